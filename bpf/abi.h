@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The one contract between the data plane and everything that looks at its maps: every struct, enum and constant that
+ * both sides see. The TypeScript side is generated from the compiled object's BTF; nothing here is written a second time.
+ *
+ * Byte order is in the type: __be16 and __be32 are as on the wire, all else is the host's. Addresses are byte arrays as
+ * on the wire, so that `bpftool map dump` prints them readably; an IPv4 address is in the first four bytes, the other
+ * twelve are zero. Padding is explicit, in fields whose names begin with `pad`.
+ */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+
+/* Raised whenever a pinned map of an older build could not be read by a newer one. */
+#define ABI_VERSION 1
+
+#define CACHE_LINE 64
+
+#define size_is(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is not " #bytes " bytes")
+
+enum address_family : __u8 {
+	FAMILY_NONE = 0,
+	FAMILY_IPV4 = 2, /* AF_INET */
+	FAMILY_IPV6 = 10, /* AF_INET6 */
+};
+
+enum protocol : __u8 {
+	PROTOCOL_ICMP = 1,
+	PROTOCOL_IPIP = 4,
+	PROTOCOL_TCP = 6,
+	PROTOCOL_UDP = 17,
+};
+
+enum forwarding_method : __u8 {
+	METHOD_NAT,
+	METHOD_DR,
+	METHOD_TUN,
+	METHOD_FULLNAT,
+};
+
+enum scheduler : __u8 {
+	SCHEDULER_RR,
+	SCHEDULER_WRR,
+	SCHEDULER_MH,
+};
+
+struct address {
+	__u8 bytes[16];
+} __attribute__((aligned(4)));
+size_is(struct address, 16);
+
+/* -------------------------------------------------------------------------------------------- virtual services */
+
+/* Key of service_index. */
+struct service_key {
+	struct address vip;
+	__u16 port; /* 1..65535 */
+	enum protocol protocol;
+	enum address_family family;
+};
+size_is(struct service_key, 20);
+
+/* Key of vips: the addresses of all virtual services, for what is answered or judged by address alone (echo, fragments). */
+struct vip_key {
+	struct address address;
+	enum address_family family;
+	__u8 pad[3];
+};
+size_is(struct vip_key, 20);
+
+struct vip {
+	__u32 services; /* how many virtual services have this address */
+};
+
+#define RING_CHUNK_SLOTS 16
+
+/* The unit of the rings map: an array's stride is at least 8 bytes, so single u32 values would waste half of it. */
+struct ring_chunk {
+	__u32 slots[RING_CHUNK_SLOTS]; /* indexes into real_servers */
+};
+size_is(struct ring_chunk, CACHE_LINE);
+
+/*
+ * Where a service's ring is: `chunk` is its first element of the rings map, `length` counts slots. Published by one store of
+ * the aligned 64-bit word, so the data plane sees the old ring or the new one. Length 0: no real server can take a connection.
+ */
+struct ring {
+	__u32 chunk;
+	__u32 length;
+} __attribute__((aligned(8)));
+size_is(struct ring, 8);
+
+/* Value of services; written by the control plane alone. An element whose family is FAMILY_NONE is free. */
+struct service {
+	struct address vip;
+	__u16 port;
+	enum protocol protocol;
+	enum address_family family;
+	enum scheduler scheduler;
+	__u8 pad[3];
+	struct ring ring;
+	__u8 pad_to_line[32];
+};
+size_is(struct service, CACHE_LINE);
+
+/* Value of cursors: where rr and wrr stand in a service's ring; written by the data plane with atomics. */
+struct cursor {
+	__u64 next; /* counts connections; taken modulo the ring's length */
+	__u8 pad[56];
+};
+size_is(struct cursor, CACHE_LINE);
+
+/* ------------------------------------------------------------------------------------------------ real servers */
+
+enum real_server_state : __u8 {
+	REAL_FREE = 0, /* the element is not in use */
+	REAL_ACTIVE,
+	REAL_REMOVED, /* taken out of its service; connections still name it, their packets are dropped */
+};
+
+/*
+ * Value of real_servers: one real server of one virtual service, with its next hop; written by the control plane alone, one
+ * cache line. The index is not given to another real server while a connection names it.
+ */
+struct real_server {
+	struct address address;
+	struct address tunnel_source; /* tun: source of the outer header */
+	__u32 ifindex; /* next hop: the interface; 0 while it is not resolved */
+	__u8 destination_mac[6]; /* the two MACs lie as an Ethernet header has them */
+	__u8 source_mac[6];
+	__u16 mtu; /* of the way to it: largest IP packet in bytes */
+	__u16 port; /* nat and fullnat: RPORT; dr and tun: the service's port */
+	enum forwarding_method method;
+	enum address_family family;
+	enum real_server_state state;
+	__u8 pad;
+	__u32 service; /* index into services */
+	__u32 weight; /* 0: quiesced */
+};
+size_is(struct real_server, CACHE_LINE);
+
+/* Value of real_load; written by the data plane with atomics. What live schedulers compare. */
+struct real_load {
+	__u32 active;
+	__u32 inactive;
+	__u8 pad[56];
+};
+size_is(struct real_load, CACHE_LINE);
+
+/* ------------------------------------------------------------------------------------------------- connections */
+
+/* A 5-tuple as one packet carries it: from source to destination. */
+struct flow {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	enum protocol protocol;
+	enum address_family family;
+	__u8 pad[2];
+};
+size_is(struct flow, 40);
+
+/* IPVS's states under IPVS's names (net/netfilter/ipvs/ip_vs_proto_tcp.c), and one for UDP. */
+enum connection_state : __u8 {
+	TCP_NONE,
+	TCP_ESTABLISHED,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_FIN_WAIT,
+	TCP_TIME_WAIT,
+	TCP_CLOSE,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_SYNACK,
+	UDP_NORMAL,
+	CONNECTION_STATES, /* how many there are */
+};
+
+enum connection_direction : __u8 {
+	DIRECTION_FORWARD, /* its flow is client to VIP; holds the state of the connection */
+	DIRECTION_REVERSE, /* its flow is real server to client (nat) or to local address (fullnat); only names its twin */
+};
+
+/* Time in the table: CLOCK_MONOTONIC nanoseconds >> TICK_SHIFT, about 4.2 ms; wraps after 208 days, compared as a difference. */
+#define TICK_SHIFT 22
+
+#define BUCKET_SLOTS 15
+#define NO_TWIN 0xffffffffu
+
+/*
+ * One direction of a connection. A connection by nat or fullnat has two, each other's twin; one by dr or tun has the forward
+ * one. Written under its bucket's lock, but for `expires`, which any packet of the connection may move ahead.
+ */
+struct connection {
+	struct flow flow;
+	__u32 expires; /* tick from which on the connection counts as absent; forward only */
+	__u32 real; /* index into real_servers */
+	__u32 service; /* index into services */
+	__u32 twin; /* bucket << 4 | slot, or NO_TWIN */
+	__u16 id; /* the same in both twins, another for the next connection in the same slot; never 0 */
+	enum connection_state state; /* forward only */
+	enum connection_direction direction;
+	__u16 local_address; /* fullnat: index into local_addresses */
+	__be16 local_port; /* fullnat: LPORT */
+};
+size_is(struct connection, CACHE_LINE);
+
+/*
+ * A bucket of the connection table. tags[i] is 0 where slots[i] is free, else 16 bits of the flow's hash; tags[15] has no
+ * slot and is always 0. `lodgers` counts entries elsewhere whose first bucket is this one: while it is 0, a flow that
+ * is not here is nowhere.
+ */
+struct bucket {
+	__u16 tags[BUCKET_SLOTS + 1];
+	struct bpf_spin_lock lock;
+	__u32 used;
+	__u32 lodgers; /* atomic, not under the lock */
+	__u8 pad[20];
+	struct connection slots[BUCKET_SLOTS];
+};
+size_is(struct bucket, CACHE_LINE * (1 + BUCKET_SLOTS));
+
+/* ---------------------------------------------------------------------------------------------------- counters */
+
+/* Value of service_counters and real_counters, per CPU. Bytes are IP packet lengths, as IPVS counts them. */
+struct traffic {
+	__u64 connections;
+	__u64 in_packets; /* from clients */
+	__u64 in_bytes;
+	__u64 out_packets; /* replies of nat and fullnat; those of dr and tun do not pass here */
+	__u64 out_bytes;
+};
+size_is(struct traffic, 40);
+
+/*
+ * Why a packet of a virtual service was dropped, or let through to the local stack although it belongs to one: indexes into drops.
+ * The names are shown to operators in lower case without the prefix.
+ */
+enum drop_reason : __u32 {
+	DROP_FRAGMENT, /* a fragment to a VIP */
+	DROP_MALFORMED, /* to a VIP, header cut short or lengths that contradict each other */
+	DROP_NO_REAL_SERVER, /* no real server with a weight above 0 */
+	DROP_REAL_SERVER_REMOVED, /* of a connection whose real server was removed */
+	DROP_NEXT_HOP_UNRESOLVED, /* no route or no neighbour to the real server yet */
+	DROP_TABLE_FULL, /* no connection could make room */
+	DROP_TABLE_CONTENDED, /* two processors opened the same connection at once; the sender's next try succeeds */
+	DROP_REPLY_FLOW_TAKEN, /* nat: another VIP's connection has the same reply flow */
+	DROP_LOCAL_PORTS_EXHAUSTED, /* fullnat: every port that was tried is taken */
+	DROP_NO_LOCAL_ADDRESS, /* fullnat: no local address is configured */
+	DROP_TTL_EXCEEDED, /* the TTL does not allow another hop */
+	DROP_MTU_EXCEEDED, /* the packet does not fit the way, with the outer header where there is one */
+	DROP_NO_ROUTE_TO_CLIENT, /* a reply that the kernel's routing table would not forward */
+	DROP_NEIGHBOUR_UNRESOLVED, /* a reply whose next hop has no known MAC yet */
+	DROP_EGRESS_UNKNOWN, /* the way leads over an interface that is not in egress */
+	DROP_NO_HEADROOM, /* the driver leaves no room for an outer header */
+	DROP_REASONS, /* how many there are */
+};
+
+/* Value of drops, per CPU, at index drop_reason. The control plane writes `reason` once, so that a dump prints the name. */
+struct drop_counter {
+	enum drop_reason reason;
+	__u32 pad;
+	__u64 packets;
+	__u64 bytes; /* frame lengths */
+};
+
+/* ---------------------------------------------------------------------------------------------------- settings */
+
+#define LOCAL_PORT_TRIES 16
+#define MAX_LOCAL_ADDRESSES 256
+
+/* Value of settings, one element. What may change while the data plane runs; written by the control plane alone. */
+struct settings {
+	__u32 timeouts[CONNECTION_STATES]; /* ticks, by connection_state */
+	__u32 local_addresses; /* fullnat: how many elements of local_addresses are in use */
+	__u16 local_port_first; /* fullnat: LPORT range, both ends included */
+	__u16 local_port_last;
+	__u8 pad[8];
+};
+size_is(struct settings, CACHE_LINE);
+
+/* Value of identity, one element: what a restart needs to know to adopt the pinned maps. Written once, at load. */
+struct identity {
+	__u32 abi_version;
+	__u32 buckets; /* of connection_table */
+	__u64 hash_seed[2];
+};
+size_is(struct identity, 24);
+
+/* ------------------------------------------------------------------------------- events and maintenance programs */
+
+enum event_kind : __u32 {
+	EVENT_NEXT_HOP_MISSING = 1, /* subject: index into real_servers */
+	EVENT_CLIENT_NEIGHBOUR_MISSING, /* address: the next hop that a reply needed */
+};
+
+/* A record of the events ring buffer. At most one of a kind and subject a second is worth acting on. */
+struct event {
+	enum event_kind kind;
+	__u32 subject;
+	struct address address;
+	__u32 ifindex;
+	enum address_family family;
+	__u8 pad[3];
+};
+size_is(struct event, 32);
+
+/*
+ * The maintenance programs are run by test_run, with their request as the packet; the answer replaces it. They are XDP programs
+ * because every program of type syscall is sleepable, and Linux 6.1 lets no sleepable program take a bpf_spin_lock.
+ */
+
+/* Program sweep: remove what is expired from a slice of buckets. */
+struct sweep_request {
+	__u32 first; /* bucket */
+	__u32 count;
+	__u32 removed; /* answer: connections removed */
+	__u32 orphans; /* answer: reverse entries without a forward one removed */
+	__u32 entries; /* answer: entries in use in the slice, after it */
+	__u32 pad;
+};
+size_is(struct sweep_request, 24);
+
+enum route_verdict : __u32 {
+	ROUTE_RESOLVED,
+	ROUTE_NO_NEIGHBOUR, /* ifindex and gateway are known, the MAC is not */
+	ROUTE_NONE, /* unreachable, prohibited, or local */
+	ROUTE_NOT_FORWARDING, /* forwarding is off on the interface that was asked from */
+};
+
+/* Program resolve_route: how the kernel would forward to an address. */
+struct route_request {
+	struct address destination;
+	enum address_family family;
+	__u8 pad[3];
+	__u32 from_ifindex; /* an interface of ours: the lookup is done as for a packet that came in there */
+	enum route_verdict verdict; /* answer, as is all below */
+	__u32 ifindex;
+	struct address gateway; /* the next hop's own address: the destination where it is on link */
+	struct address source; /* the address this host would use towards it; zero where the kernel cannot tell (before 6.7) */
+	__u8 destination_mac[6];
+	__u8 source_mac[6];
+	__u16 mtu;
+	__u16 kernel_verdict; /* BPF_FIB_LKUP_RET_* */
+};
+size_is(struct route_request, 80);
+
+#endif

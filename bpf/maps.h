@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Every map of the data plane. The sizes here are only large enough to try the object out (`bpftool prog loadall`); the
+ * control plane sets them before it loads, from its configuration's `limits`.
+ */
+#ifndef SLUICE_MAPS_H
+#define SLUICE_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "abi.h"
+
+#define DEFAULT_BUCKETS 1024
+
+/*
+ * Set before loading, constant afterwards, so the verifier and the JIT see numbers. A restart takes them from the pinned
+ * `identity`: another seed would lose every connection.
+ */
+const volatile __u32 connection_buckets = DEFAULT_BUCKETS;
+const volatile __u64 hash_seed[2] = { 0x9e3779b97f4a7c15, 0xd1b54a32d192ed03 };
+
+/*
+ * The connection table. Written by the XDP program and by `sweep`, under each bucket's lock; read by everyone.
+ * Size: buckets. BPF_F_MMAPABLE for its page alignment alone (a bucket's parts are then cache lines): the kernel lets
+ * no one mmap a map with locks.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, DEFAULT_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} connection_table SEC(".maps");
+
+/* Which virtual service a packet is for. Written by the control plane; read when a packet has no connection. Size: services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct service_key);
+	__type(value, __u32); /* index into services */
+} service_index SEC(".maps");
+
+/* Addresses of all virtual services. Written by the control plane; read when a packet has no connection and no service. Size: services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct vip_key);
+	__type(value, struct vip);
+} vips SEC(".maps");
+
+/* Virtual services. Written by the control plane (through mmap: a service's ring is one 64-bit store). Size: services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct service);
+} services SEC(".maps");
+
+/* Cursors of rr and wrr, by service. Written by the data plane. Size: services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct cursor);
+} cursors SEC(".maps");
+
+/* The rings of all services, end to end. Written by the control plane (mmap), read when a connection opens. Size: ring slots / 16. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct ring_chunk);
+} rings SEC(".maps");
+
+/* Real servers with their next hops. Written by the control plane (mmap), read for every packet. Size: real servers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct real_server);
+} real_servers SEC(".maps");
+
+/* Active and inactive connections, by real server, exact at every moment. Written by the data plane with atomics. Size: real servers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct real_load);
+} real_load SEC(".maps");
+
+/* fullnat's local addresses. Written by the control plane; read when a fullnat connection opens and for its packets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_LOCAL_ADDRESSES);
+	__type(key, __u32);
+	__type(value, struct address);
+} local_addresses SEC(".maps");
+
+/* What may change while the data plane runs. Written by the control plane (mmap). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+/* What a restart needs to know. Written by the control plane once, before the programs are attached; not read by the data plane. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct identity);
+} identity SEC(".maps");
+
+/* Interfaces that packets may leave by, ifindex to ifindex. Written by the control plane; read when a packet leaves by another interface than it came. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u32);
+} egress SEC(".maps");
+
+/* Traffic by service and by real server. Written by the data plane. Sizes: services, real servers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} service_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} real_counters SEC(".maps");
+
+/* Drops by reason. Written by the data plane. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DROP_REASONS);
+	__type(key, __u32); /* enum drop_reason; the kernel takes only plain integers for an array's key */
+	__type(value, struct drop_counter);
+} drops SEC(".maps");
+
+/* What the data plane asks of the control plane: struct event. Nothing waits for it; a full buffer loses events, not packets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 65536);
+} events SEC(".maps");
+
+#endif
