@@ -62,17 +62,16 @@ static __always_inline void write_known_flow(void *frame, const struct prelude_f
 	struct iphdr *ip = frame + IP_OFFSET;
 	struct tcphdr *tcp = frame + TRANSPORT_OFFSET;
 	struct udphdr *udp = frame + TRANSPORT_OFFSET;
+	__u64 *addresses = frame + IP_OFFSET + offsetof(struct iphdr, saddr);
+	__u32 *ports = frame + TRANSPORT_OFFSET;
 
-	ip->saddr = flow->source;
-	ip->daddr = flow->destination;
+	*addresses = flow->addresses;
 	ip->check = flow->ip_checksum;
 	if (ip->protocol == IPPROTO_TCP) {
-		tcp->source = flow->source_port;
-		tcp->dest = flow->destination_port;
+		*ports = flow->ports;
 		tcp->check = flow->checksum;
 	} else if (ip->protocol == IPPROTO_UDP) {
-		udp->source = flow->source_port;
-		udp->dest = flow->destination_port;
+		*ports = flow->ports;
 		udp->check = flow->checksum;
 	}
 }

@@ -8,12 +8,13 @@
 /* Headers that are written anew before every run. A frame is at least this long; what follows is left as it is. */
 #define PRELUDE_HEADERS 64
 
-/* One flow, with the checksums that its headers then have: the prelude computes none for flows of the table. */
+/*
+ * One flow, with the checksums that its headers then have: the prelude computes none for flows of the table. The pairs are
+ * written in one store each, so that the program behind may read them together or apart without waiting for two stores.
+ */
 struct prelude_flow {
-	__be32 source;
-	__be32 destination;
-	__be16 source_port;
-	__be16 destination_port;
+	__u64 addresses; /* as on the wire: source, destination */
+	__u32 ports; /* as on the wire: source, destination */
 	__be16 ip_checksum;
 	__be16 checksum; /* of TCP or UDP; an ICMP echo's own does not depend on its addresses */
 };
