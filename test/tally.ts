@@ -79,8 +79,17 @@ export class TapReader {
     } else if (result.skip !== false) {
       tally.skipped.push({ name: result.name, reason: skipReason(result.skip) });
     } else if (!result.ok) {
-      const last = tally.failed.pop() ?? { name: result.name, details: [] };
-      tally.failed.push({ name: last.name, details: [...last.details, processEnd(result)] });
+      const { exitCode, signal } = (result.diag ?? {}) as { exitCode?: number | null; signal?: string | null };
+      const last = tally.failed.pop();
+      if (last === undefined) {
+        const end =
+          typeof signal === "string" ? `was killed by ${signal}` : `ended with status ${exitCode ?? "unknown"}`;
+        tally.failed.push({ name: result.name, details: [`the file's process ${end}`] });
+      } else {
+        // Status 1 is what tap gives a file for its broken assertions, and those are told already.
+        const end = typeof signal === "string" ? [`the file's process was killed by ${signal}`] : [];
+        tally.failed.push({ name: last.name, details: [...last.details, ...end] });
+      }
     }
     this.#onFile({ ...tally, file: result.name, seconds: (result.time ?? 0) / 1000 });
   }
@@ -125,13 +134,6 @@ function tallyBlock(parser: Parser): Tally {
     for (const child of children) add(tally, child);
   });
   return tally;
-}
-
-/** How a test file's process ended, as tap records it. */
-function processEnd(result: Result): string {
-  const { exitCode, signal } = (result.diag ?? {}) as { exitCode?: number | null; signal?: string | null };
-  if (typeof signal === "string") return `the file's process was killed by ${signal}`;
-  return `the file's process ended with status ${exitCode ?? "unknown"}`;
 }
 
 function skipReason(directive: string | boolean): string {
