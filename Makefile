@@ -74,8 +74,8 @@ format: setup ## rewrite all sources in the project's format
 
 .PHONY: generate
 generate: build/libbpf-ts.stamp $(BPF_OBJECTS) ## write the checked-in code that is made from BTF and from proto/
-	$(foreach file,$(GENERATED),$(BIN)/libbpf-ts generate build/bpf/$(basename $(notdir $(file))).o -o $(file)
-	)$(BIN)/buf generate
+	for file in $(GENERATED); do $(BIN)/libbpf-ts generate build/bpf/$$(basename $$file .ts).o -o $$file; done
+	$(BIN)/buf generate
 
 .PHONY: clean
 clean: ## remove all that was installed or compiled here: back to a fresh clone
@@ -154,8 +154,8 @@ lint-format: setup
 
 .PHONY: lint-generated
 lint-generated: build/libbpf-ts.stamp $(BPF_OBJECTS)
-	$(foreach file,$(GENERATED),$(BIN)/libbpf-ts generate build/bpf/$(basename $(notdir $(file))).o --check $(file)
-	)$(BIN)/buf lint
+	for file in $(GENERATED); do $(BIN)/libbpf-ts generate build/bpf/$$(basename $$file .ts).o --check $$file; done
+	$(BIN)/buf lint
 	@rm -rf build/generated
 	$(BIN)/buf generate -o build/generated
 	diff -r build/generated/$(GENERATED_API) $(GENERATED_API)
