@@ -25,10 +25,7 @@ NPM_QUIET := --loglevel=error --no-audit --no-fund
 BPF_SOURCES := $(wildcard bpf/*.bpf.c) $(shell find test -name '*.bpf.c' 2>/dev/null)
 BPF_OBJECTS := $(patsubst %.bpf.c,build/%.bpf.o,$(BPF_SOURCES))
 BPF_STYLED := $(shell find bpf test -name '*.[ch]' 2>/dev/null)
-LIBBPF_# Checked in, and compared with what the objects and proto/ say today: folder/NAME.bpf.ts is made from bpf/NAME.bpf.c.
-GENERATED := src/dataplane/sluice.bpf.ts src/real-server/decapsulate.bpf.ts
-GENERATED_API := src/api/gen
-TS_SOURCES := $(shell find src/libbpf-ts -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/build/*')
+LIBBPF_TS_SOURCES := $(shell find src/libbpf-ts -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/build/*')
 # Checked in, and compared with what the objects and proto/ say today: folder/NAME.bpf.ts is made from bpf/NAME.bpf.c.
 GENERATED := src/dataplane/sluice.bpf.ts src/real-server/decapsulate.bpf.ts
 GENERATED_API := src/api/gen
