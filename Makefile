@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 CLANG := clang-19
 LLVM_STRIP := llvm-strip-19
 CLANG_FORMAT := clang-format-19
-BIN := node_modules/.bin
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 # Loading BPF and making namespaces takes root; compiling and linting does not.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env "PATH=$$PATH")
@@ -66,19 +66,19 @@ lint: lint-types lint-imports lint-format lint-generated lint-shell ## check typ
 
 .PHONY: format
 format: setup ## rewrite all sources in the project's format
-	$(BIN)/biome check --write .
+	biome check --write .
 	$(CLANG_FORMAT) -i $(BPF_STYLED)
 
 .PHONY: generate
 generate: build/libbpf-ts.stamp $(BPF_OBJECTS) ## write the checked-in code that is made from BTF and from proto/
-	for file in $(GENERATED); do $(BIN)/libbpf-ts generate build/bpf/$$(basename $$file .ts).o -o $$file; done
-	$(BIN)/buf generate
+	for file in $(GENERATED); do libbpf-ts generate build/bpf/$$(basename $$file .ts).o -o $$file; done
+	buf generate
 
 .PHONY: clean
 clean: ## remove all that was installed or compiled here: back to a fresh clone
 	rm -rf build dist .tap node_modules src/libbpf-ts/{build,dist,.tap,node_modules}
 
-# ---- set-up
+# ---- set up
 
 build/apt.stamp: apt-packages.txt scripts/install-packages.sh
 	@scripts/install-packages.sh apt-packages.txt
@@ -117,7 +117,7 @@ build/%.bpf.o: %.bpf.c | build/apt.stamp
 -include $(BPF_OBJECTS:.o=.d)
 
 build/tsc.stamp: tsconfig.json build/ts-sources.txt $(TS_SOURCES) build/libbpf-ts.stamp
-	$(BIN)/tsc -p .
+	tsc -p .
 	@touch $@
 
 # The list of sources changes when a file goes, too; what was compiled from it must not be run as a test any more.
@@ -138,23 +138,23 @@ FORCE:
 
 .PHONY: lint-types
 lint-types: build
-	$(BIN)/eslint --max-warnings 0 .
+	eslint --max-warnings 0 .
 
 .PHONY: lint-imports
 lint-imports: build
-	$(BIN)/depcruise --config .dependency-cruiser.js src test
+	depcruise --config .dependency-cruiser.js src test
 
 .PHONY: lint-format
 lint-format: setup
-	$(BIN)/biome check .
+	biome check .
 	$(CLANG_FORMAT) --dry-run -Werror $(BPF_STYLED)
 
 .PHONY: lint-generated
 lint-generated: build/libbpf-ts.stamp $(BPF_OBJECTS)
-	for file in $(GENERATED); do $(BIN)/libbpf-ts generate build/bpf/$$(basename $$file .ts).o --check $$file; done
-	$(BIN)/buf lint
+	for file in $(GENERATED); do libbpf-ts generate build/bpf/$$(basename $$file .ts).o --check $$file; done
+	buf lint
 	@rm -rf build/generated
-	$(BIN)/buf generate -o build/generated
+	buf generate -o build/generated
 	diff -r build/generated/$(GENERATED_API) $(GENERATED_API)
 
 .PHONY: lint-shell
