@@ -20,9 +20,19 @@ export default defineConfig(
       // Numbers print the same everywhere; objects, null and undefined do not.
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
-      "@typescript-eslint/no-unnecessary-condition": ["error", { allowConstantLoopConditions: "only-allowed-literals" }],
+      "@typescript-eslint/no-unnecessary-condition": [
+        "error",
+        { allowConstantLoopConditions: "only-allowed-literals" },
+      ],
+      // With noUncheckedIndexedAccess, `table[i]!` is how a loop says that i is within bounds. TypeScript cannot know.
+      "@typescript-eslint/no-non-null-assertion": "off",
       "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
     },
+  },
+  {
+    // The types of a map's keys and values are what the caller states: `map<number, Service>("services")`.
+    files: ["src/libbpf-ts/lib/**/*.ts"],
+    rules: { "@typescript-eslint/no-unnecessary-type-parameters": "off" },
   },
   {
     files: ["test/**/*.ts", "src/libbpf-ts/test/**/*.ts"],
@@ -37,6 +47,6 @@ export default defineConfig(
   },
   {
     files: ["**/*.js", "**/*.cjs", "**/*.mjs"],
-    languageOptions: { globals: { process: "readonly", console: "readonly" } },
+    languageOptions: { globals: { Buffer: "readonly", console: "readonly", process: "readonly", URL: "readonly" } },
   },
 );
