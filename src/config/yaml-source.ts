@@ -28,7 +28,7 @@ export class YamlSyntaxError extends Error {
 /** A node's place in the text and its children's, by the keys of the plain value. */
 interface Located {
   offset: number;
-  readonly children: Map<string | number, { readonly keyOffset: number; readonly node: Located }>;
+  readonly children: Map<string | number, Child>;
 }
 
 /**
@@ -121,6 +121,11 @@ function lineStarts(text: string): number[] {
   return starts;
 }
 
+interface Child {
+  readonly keyOffset: number;
+  readonly node: Located;
+}
+
 /** Walks a document's events once, in the order in which the parser made them. */
 class Locator {
   readonly #text: string;
@@ -148,7 +153,10 @@ class Locator {
     if (event.type === EVENT_ID.ALIAS) {
       const target = this.#anchors.get(this.#text.slice(event.anchorStart, event.anchorEnd));
       this.#lastOffset = event.anchorStart - 1; // the asterisk
-      return { located: { offset: this.#lastOffset, children: target?.children ?? new Map() }, text: "" };
+      return {
+        located: { offset: this.#lastOffset, children: target?.children ?? new Map<string | number, Child>() },
+        text: "",
+      };
     }
     const start = event.type === EVENT_ID.SCALAR ? event.valueStart : event.start;
     this.#lastOffset = start === -1 ? this.#lastOffset : start;

@@ -80,23 +80,29 @@ function readServices(input: unknown, hasPool: boolean, violations: Violations):
   return services;
 }
 
-/** Refuses fullnat real servers where there is no address to give their packets. */
+/** Refuses fullnat real servers where there is no address to give their packets. `path` is the service's. */
 export function checkFullnatPool(
   service: VirtualService,
   pool: FullnatPool | undefined,
   path: Path | undefined,
   violations: Violations,
 ): void {
-  if (pool !== undefined) {
-    return;
-  }
   for (const [index, realServer] of service.realServers.entries()) {
-    if (realServer.method === "fullnat") {
-      const allowed = "fullnat only where fullnat.local_addresses names at least one address";
-      const problem = "is fullnat, but fullnat.local_addresses is missing";
-      const methodPath = at(at(at(path, "real_servers"), index), "method");
-      violations.add("FULLNAT_WITHOUT_LOCAL_ADDRESSES", methodPath, "fullnat", allowed, problem);
-    }
+    checkRealServerPool(realServer, pool, at(at(path, "real_servers"), index), violations);
+  }
+}
+
+/** The same for one real server. `path` is the real server's. */
+export function checkRealServerPool(
+  realServer: RealServer,
+  pool: FullnatPool | undefined,
+  path: Path,
+  violations: Violations,
+): void {
+  if (realServer.method === "fullnat" && pool === undefined) {
+    const allowed = "fullnat only where fullnat.local_addresses names at least one address";
+    const problem = "is fullnat, but fullnat.local_addresses is missing";
+    violations.add("FULLNAT_WITHOUT_LOCAL_ADDRESSES", at(path, "method"), "fullnat", allowed, problem);
   }
 }
 

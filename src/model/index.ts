@@ -5,4 +5,5 @@ export * from "./instance.js";
 export * from "./nearest.js";
 export * from "./read.js";
 export * from "./service.js";
+export * from "./statistics.js";
 export * from "./violation.js";

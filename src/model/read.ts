@@ -54,7 +54,7 @@ export function readList(
     return [];
   }
   if (Array.isArray(input)) {
-    return input;
+    return input as readonly unknown[];
   }
   violations.add(input === undefined ? "MISSING_FIELD" : "WRONG_TYPE", path, input, `a list of ${of}`);
   return undefined;

@@ -17,6 +17,8 @@ export const VIOLATION_CODES = [
   "LIMIT_OUT_OF_RANGE",
   "MISSING_FIELD",
   "NAME_MALFORMED", // a service's or real server's name, not its fields
+  "PAGE_SIZE_NEGATIVE",
+  "PAGE_TOKEN_MALFORMED",
   "PORT_MAPPING_IMPOSSIBLE", // dr and tun leave the packet's port as it is
   "PORT_OUT_OF_RANGE",
   "PORT_RANGE_MALFORMED",
@@ -81,16 +83,14 @@ const SHOWN_LENGTH = 60;
 
 /** A value as a short piece of a sentence. */
 export function shown(value: unknown): string {
-  if (Array.isArray(value)) {
-    return "a list";
-  }
-  if (typeof value === "object" && value !== null) {
-    return "a mapping";
-  }
-  if (value === null) {
+  if (value === null || value === undefined) {
     return "empty";
   }
-  const text = typeof value === "string" ? JSON.stringify(value) : String(value);
+  if (typeof value === "object") {
+    return Array.isArray(value) ? "a list" : "a mapping";
+  }
+  // JSON has no NaN, Infinity or bigint.
+  const text = typeof value === "number" || typeof value === "bigint" ? String(value) : JSON.stringify(value);
   return text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}…` : text;
 }
 

@@ -1,0 +1,134 @@
+import {
+  type ForwardingMethod,
+  type Protocol,
+  type RealServer,
+  realServerName,
+  type SchedulerName,
+  type ServiceKey,
+  type Statistics,
+  serviceName,
+  type TrafficCounters,
+  type VirtualService,
+} from "../model/index.js";
+import {
+  ForwardingMethod as MethodMessage,
+  type RealServer as RealServerMessage,
+} from "./gen/sluice/v1/real_server.js";
+import type { DropStatistics, Traffic, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
+import {
+  Protocol as ProtocolMessage,
+  Scheduler as SchedulerMessage,
+  type VirtualService as VirtualServiceMessage,
+} from "./gen/sluice/v1/virtual_service.js";
+import { realServerResource, serviceResource, statisticsResource } from "./names.js";
+
+export const PROTOCOL_MESSAGES: Readonly<Record<Protocol, ProtocolMessage>> = {
+  tcp: ProtocolMessage.TCP,
+  udp: ProtocolMessage.UDP,
+};
+
+export const SCHEDULER_MESSAGES: Readonly<Record<SchedulerName, SchedulerMessage>> = {
+  mh: SchedulerMessage.MH,
+  rr: SchedulerMessage.RR,
+  wrr: SchedulerMessage.WRR,
+};
+
+export const METHOD_MESSAGES: Readonly<Record<ForwardingMethod, MethodMessage>> = {
+  nat: MethodMessage.NAT,
+  dr: MethodMessage.DR,
+  tun: MethodMessage.TUN,
+  fullnat: MethodMessage.FULLNAT,
+};
+
+export function serviceMessage(service: VirtualService): VirtualServiceMessage {
+  return {
+    name: serviceResource(service),
+    protocol: PROTOCOL_MESSAGES[service.protocol],
+    address: service.address,
+    port: service.port,
+    scheduler: SCHEDULER_MESSAGES[service.scheduler],
+    tableSize: service.tableSize,
+    realServers: service.realServers.map((realServer) => realServerMessage(service, realServer)),
+  };
+}
+
+export function realServerMessage(service: ServiceKey, realServer: RealServer): RealServerMessage {
+  return {
+    name: realServerResource(service, realServer),
+    address: realServer.address,
+    port: realServer.port,
+    method: METHOD_MESSAGES[realServer.method],
+    weight: realServer.weight,
+  };
+}
+
+/** The model's word for an enum's value: undefined for the unspecified one, the value itself where there is no such word. */
+function word<Word extends string>(words: Readonly<Record<Word, string>>, message: string): string | undefined {
+  if (message.endsWith("UNSPECIFIED")) {
+    return undefined;
+  }
+  const entry = Object.entries<string>(words).find(([, value]) => value === message);
+  return entry?.[0] ?? message;
+}
+
+export function protocolWord(message: ProtocolMessage): string | undefined {
+  return word(PROTOCOL_MESSAGES, message);
+}
+
+export function schedulerWord(message: SchedulerMessage): string | undefined {
+  return word(SCHEDULER_MESSAGES, message);
+}
+
+export function methodWord(message: MethodMessage): string | undefined {
+  return word(METHOD_MESSAGES, message);
+}
+
+/** The model's plain form of a message, unvalidated. A field at proto3's default value counts as absent where it has no presence. */
+export function plainServiceOf(message: VirtualServiceMessage): Readonly<Record<string, unknown>> {
+  return {
+    protocol: protocolWord(message.protocol),
+    address: message.address === "" ? undefined : message.address,
+    port: message.port === 0 ? undefined : message.port,
+    scheduler: schedulerWord(message.scheduler),
+    table_size: message.tableSize,
+    real_servers: message.realServers.map(plainRealServerOf),
+  };
+}
+
+export function plainRealServerOf(message: RealServerMessage): Readonly<Record<string, unknown>> {
+  return {
+    address: message.address === "" ? undefined : message.address,
+    port: message.port,
+    method: methodWord(message.method),
+    weight: message.weight,
+  };
+}
+
+const NO_TRAFFIC: TrafficCounters = { connections: 0n, inPackets: 0n, inBytes: 0n, outPackets: 0n, outBytes: 0n };
+
+/** A service that the data plane has not counted for has zeros. */
+export function serviceStatisticsMessage(service: VirtualService, statistics: Statistics): VirtualServiceStatistics {
+  const counters = statistics.services.get(serviceName(service));
+  return {
+    name: statisticsResource(service),
+    traffic: trafficMessage(counters ?? NO_TRAFFIC),
+    realServers: service.realServers.map((realServer) => {
+      const counted = counters?.realServers.get(realServerName(realServer));
+      return {
+        realServer: realServerResource(service, realServer),
+        traffic: trafficMessage(counted ?? NO_TRAFFIC),
+        activeConnections: BigInt(counted?.active ?? 0),
+        inactiveConnections: BigInt(counted?.inactive ?? 0),
+      };
+    }),
+  };
+}
+
+function trafficMessage({ connections, inPackets, inBytes, outPackets, outBytes }: TrafficCounters): Traffic {
+  return { connections, inPackets, inBytes, outPackets, outBytes };
+}
+
+export function dropStatisticsMessage(statistics: Statistics): DropStatistics {
+  const drops = Object.entries(statistics.drops).map(([reason, { packets, bytes }]) => ({ reason, packets, bytes }));
+  return { drops };
+}

@@ -1,0 +1,36 @@
+/** Counters since the data plane was loaded. Bytes are lengths of IP packets. */
+export interface TrafficCounters {
+  /** Connections that were scheduled. */
+  readonly connections: bigint;
+  /** From clients. */
+  readonly inPackets: bigint;
+  readonly inBytes: bigint;
+  /** Replies by nat and fullnat; those by dr and tun do not pass the director. */
+  readonly outPackets: bigint;
+  readonly outBytes: bigint;
+}
+
+export interface RealServerCounters extends TrafficCounters {
+  /** Connections in the table now, as IPVS tells active from inactive. */
+  readonly active: number;
+  readonly inactive: number;
+}
+
+export interface ServiceCounters extends TrafficCounters {
+  /** By realServerName. */
+  readonly realServers: ReadonlyMap<string, RealServerCounters>;
+}
+
+export interface DropCounter {
+  readonly packets: bigint;
+  /** Lengths of frames. */
+  readonly bytes: bigint;
+}
+
+/** What the data plane has counted. */
+export interface Statistics {
+  /** By serviceName. */
+  readonly services: ReadonlyMap<string, ServiceCounters>;
+  /** By reason: bpf/abi.h's enum drop_reason in lower case without its prefix. */
+  readonly drops: Readonly<Record<string, DropCounter>>;
+}
