@@ -2,6 +2,7 @@ import { field, readFields, readList, readUnicastAddress } from "./read.js";
 import {
   type PlainService,
   plainService,
+  type RealServer,
   readService,
   sameService,
   serviceName,
