@@ -1,0 +1,116 @@
+/** `make bench`: docs/performance.md says how to read what it prints. */
+import "../packet/own-namespace.js";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, release } from "node:os";
+import { parseArgs } from "node:util";
+import { Bench, bucketsFor, type RowResult, TABLE_ENTRIES } from "./bench.js";
+import { profile } from "./profile.js";
+import { printHeading, printRow } from "./report.js";
+import { type Row, rows } from "./rows.js";
+
+const USAGE = `Usage: node dist/test/bench/main.js [options] [row...]
+
+A row is named by its whole name or by a beginning of it up to a dash ("dr", "syn"). None named: all.
+
+  --quick          fewer and shorter rounds, without the slow rows: about 20 s
+  --rounds NUMBER  turns of the programs in every row (15; with --quick 5)
+  --json FILE      write the results with all samples, too
+  --list           print the names of the rows
+  --profile ROW    no measurements: where the time of one row goes
+`;
+
+const { values: options, positionals: wanted } = parseArgs({
+  allowPositionals: true,
+  options: {
+    quick: { type: "boolean", default: false },
+    rounds: { type: "string" },
+    json: { type: "string" },
+    list: { type: "boolean", default: false },
+    profile: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+
+function roundsOf(text: string): number {
+  const rounds = Number(text);
+  if (!Number.isInteger(rounds) || rounds < 1) throw new RangeError(`--rounds is ${text}; it takes an integer from 1`);
+  return rounds;
+}
+
+function selected(): readonly Row[] {
+  const chosen = rows.filter(({ name, slow }) =>
+    wanted.length === 0
+      ? !(options.quick && slow)
+      : wanted.some((want) => name === want || name.startsWith(`${want}-`)),
+  );
+  if (chosen.length === 0) throw new RangeError(`no row is named ${wanted.join(" ")}; --list prints the names`);
+  return chosen;
+}
+
+/** What the figures depend on, beside the code. */
+function machine(): Record<string, string | number> {
+  const model = /^model name\s*:\s*(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1];
+  return {
+    date: new Date().toISOString(),
+    kernel: release(),
+    processor: model ?? "unknown",
+    processors: cpus().length,
+    load: loadavg()[0] ?? 0,
+  };
+}
+
+async function measure(): Promise<void> {
+  const settings = {
+    rounds: roundsOf(options.rounds ?? (options.quick ? "5" : "15")),
+    scale: options.quick ? 0.25 : 1,
+  };
+  const before = machine();
+  console.log(
+    Object.entries(before)
+      .map(([name, value]) => `${name} ${value}`)
+      .join(", "),
+  );
+  const chosen = selected();
+  const results: RowResult[] = [];
+  const bench = await Bench.open(settings);
+  try {
+    const table = bench.bed.object.map("connection_table");
+    const bytesPerEntry = (table.valueSize * bucketsFor(TABLE_ENTRIES)) / TABLE_ENTRIES;
+    console.log(`connection table for ${TABLE_ENTRIES} entries: ${bytesPerEntry.toFixed(1)} bytes each\n`);
+    printHeading();
+    for (const row of chosen) {
+      const result = await row.run(bench);
+      printRow(result);
+      results.push(result);
+    }
+    console.log(`\nload average after it: ${(loadavg()[0] ?? 0).toFixed(2)}`);
+    if (options.json !== undefined) {
+      const all = {
+        machine: before,
+        tableEntries: TABLE_ENTRIES,
+        bytesPerEntry,
+        rounds: settings.rounds,
+        rows: results,
+      };
+      writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
+    }
+  } finally {
+    await bench.close();
+  }
+}
+
+async function profileRow(name: string): Promise<void> {
+  const row = rows.find((one) => one.name === name);
+  if (row === undefined) throw new RangeError(`no row is named ${name}; --list prints the names`);
+  const bench = await Bench.open({ rounds: 1, scale: 0.1 });
+  try {
+    await profile(bench, row);
+  } finally {
+    await bench.close();
+  }
+}
+
+if (options.help) console.log(USAGE);
+else if (options.list) for (const { name } of rows) console.log(name);
+else if (options.profile !== undefined) await profileRow(options.profile);
+else await measure();

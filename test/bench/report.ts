@@ -1,0 +1,45 @@
+/** Results as a table for people. */
+import type { Measured, RowResult } from "./bench.js";
+import type { Summary } from "./statistics.js";
+
+const WIDTHS = [20, 53, 17, 9, 9, 6] as const;
+
+function line(cells: readonly string[]): string {
+  return cells
+    .map((cell, i) => (i < 2 ? cell.padEnd(WIDTHS[i] ?? 0) : cell.padStart(WIDTHS[i] ?? 0)))
+    .join(" ")
+    .trimEnd();
+}
+
+function spread({ median, low, high }: Summary): string {
+  return `${median.toFixed(0)} (${low.toFixed(0)}..${high.toFixed(0)})`;
+}
+
+export function printHeading(): void {
+  console.log("ns a packet: medians over the rounds; in brackets between which half of the rounds lie\n");
+  console.log(line(["row", "", "above floor", "sluice", "floor", "ratio"]));
+}
+
+function cells(title: string, one: Measured, above: Summary, floor: Measured): string[] {
+  const ratio = `${(one.median / floor.median).toFixed(1)}x`;
+  return [title, spread(above), one.median.toFixed(0), floor.median.toFixed(0), ratio];
+}
+
+export function printRow(result: RowResult): void {
+  for (const [place, one] of result.measured.entries()) {
+    const above = result.above[place];
+    if (above === undefined) throw new RangeError(`${result.name} has no difference for ${one.name}`);
+    const alone = result.measured.length === 1;
+    const title = alone ? result.title : `${place === 0 ? `${result.title}: ` : ""}${one.name}`;
+    console.log(line([place === 0 ? result.name : "", ...cells(title, one, above, result.floor)]));
+  }
+  if (result.ratio !== undefined) {
+    const { median, low, high } = result.ratio;
+    console.log(
+      line([
+        "",
+        `the second above the floor by ${median.toFixed(2)} (${low.toFixed(2)}..${high.toFixed(2)}) times the first`,
+      ]),
+    );
+  }
+}
