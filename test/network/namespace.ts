@@ -8,7 +8,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { BackgroundProgram, type Outcome, type RunOptions, attempt, run } from "./program.js";
+import { attempt, BackgroundProgram, type Outcome, type RunOptions, run } from "./program.js";
 
 /** Every name that leaves a namespace (namespaces, instances, folders) is PREFIX-PID-NUMBER or begins so. */
 const PREFIX = "sluicetest";
@@ -18,6 +18,7 @@ const FOLDERS = ["/sys/fs/bpf", "/run/sluice", tmpdir()];
 
 let laboratories = 0;
 const open = new Set<Laboratory>();
+let exitHandlersInstalled = false;
 
 /** Owns namespaces, the programs in them, and a scratch folder. */
 export class Laboratory {
@@ -30,7 +31,7 @@ export class Laboratory {
 
   constructor() {
     if (process.getuid?.() !== 0) throw new Error("network namespaces need root");
-    if (open.size === 0) installExitHandlers();
+    installExitHandlers();
     removeStale();
     open.add(this);
     this.folder = mkdtempSync(join(tmpdir(), `${this.name}-`));
@@ -194,6 +195,8 @@ function isAlive(pid: number): boolean {
 }
 
 function installExitHandlers(): void {
+  if (exitHandlersInstalled) return;
+  exitHandlersInstalled = true;
   const removeAll = (): void => {
     for (const laboratory of [...open]) laboratory.remove();
   };

@@ -12,7 +12,7 @@
  * router and so to the client past the director. rp_filter is strict on them, to show that nothing asks for its relaxation.
  * The MTU of the back leaves room for the outer header of tun.
  */
-import { type Laboratory, type Namespace, cable } from "./namespace.js";
+import { cable, type Laboratory, type Namespace } from "./namespace.js";
 
 export const CLIENT = "10.0.0.2";
 export const DIRECTOR_FRONT = "10.0.0.1";
@@ -29,6 +29,7 @@ export interface RealHost {
 }
 
 export interface Topology {
+  readonly switches: Namespace;
   readonly client: Namespace;
   readonly director: Namespace;
   readonly router: Namespace;
@@ -47,14 +48,7 @@ export async function buildTopology(laboratory: Laboratory, virtualAddresses: re
   await plug(client, "eth0", switches, "front", FRONT_MTU);
   await client.ip(`address add ${CLIENT}/24 dev eth0`, `route add default via ${DIRECTOR_FRONT}`);
 
-  await plug(director, "c0", switches, "front", FRONT_MTU);
-  await plug(director, "r0", switches, "back", BACK_MTU);
-  await director.sysctl({ "net.ipv4.ip_forward": 1 });
-  await director.ip(
-    `address add ${DIRECTOR_FRONT}/24 dev c0`,
-    `address add ${DIRECTOR_BACK}/24 dev r0`,
-    ...virtualAddresses.map((address) => `address add ${address}/32 dev c0`),
-  );
+  await plugDirector(director, switches, DIRECTOR_FRONT, DIRECTOR_BACK, virtualAddresses);
 
   await plug(router, "front", switches, "front", FRONT_MTU);
   await plug(router, "back", switches, "back", BACK_MTU);
@@ -75,7 +69,36 @@ export async function buildTopology(laboratory: Laboratory, virtualAddresses: re
     );
     reals.push({ host, address });
   }
-  return { client, director, router, reals };
+  return { switches, client, director, router, reals };
+}
+
+/** One more director beside the first, for another Sluice instance. */
+export async function addDirector(
+  laboratory: Laboratory,
+  { switches }: Topology,
+  { front, back }: { front: string; back: string },
+  virtualAddresses: readonly string[],
+): Promise<Namespace> {
+  const director = await laboratory.namespace("director2");
+  await plugDirector(director, switches, front, back, virtualAddresses);
+  return director;
+}
+
+async function plugDirector(
+  director: Namespace,
+  switches: Namespace,
+  front: string,
+  back: string,
+  virtualAddresses: readonly string[],
+): Promise<void> {
+  await plug(director, "c0", switches, "front", FRONT_MTU);
+  await plug(director, "r0", switches, "back", BACK_MTU);
+  await director.sysctl({ "net.ipv4.ip_forward": 1 });
+  await director.ip(
+    `address add ${front}/24 dev c0`,
+    `address add ${back}/24 dev r0`,
+    ...virtualAddresses.map((address) => `address add ${address}/32 dev c0`),
+  );
 }
 
 async function addBridge(switches: Namespace, name: string, mtu: number): Promise<void> {
