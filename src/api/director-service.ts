@@ -137,7 +137,7 @@ export class DirectorService {
         }
       }
       if (mask.has("scheduler") && !mask.has("table_size") && (update["scheduler"] ?? "mh") !== "mh") {
-        delete plain["table_size"]; // goes with the scheduler that had it
+        plain["table_size"] = undefined; // goes with the scheduler that had it
       }
       const violations = new Violations();
       const read = readService(plain, path, violations);

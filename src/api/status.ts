@@ -56,6 +56,7 @@ export function statusOf(error: unknown): Partial<StatusObject> {
 /** For errors of the data plane and the daemon, which are known by their code alone. */
 const GRPC_CODES: ReadonlyMap<string, status> = new Map([
   ["CAPACITY_EXCEEDED", status.RESOURCE_EXHAUSTED],
+  ["TABLE_TOO_SMALL", status.FAILED_PRECONDITION],
   ["STOPPING", status.UNAVAILABLE],
 ]);
 

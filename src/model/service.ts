@@ -16,9 +16,6 @@ const UNSUPPORTED_SCHEDULERS = ["lc", "wlc", "sh", "dh", "sed", "nq", "lblc", "l
 
 /** Slots of a Maglev table: the primes that IPVS offers (net/netfilter/ipvs/ip_vs_mh.c, primes[]). */
 export const TABLE_SIZES = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071] as const;
-/** IPVS's default (CONFIG_IP_VS_MH_TAB_INDEX=12). With it the picks are the kernel's own. */
-export const DEFAULT_TABLE_SIZE = 4093;
-
 /** As ipvsadm's -w. */
 export const DEFAULT_WEIGHT = 1;
 export const MAX_WEIGHT = 65535;
@@ -45,7 +42,7 @@ export interface VirtualService {
   /** VPORT, 1..65535. */
   readonly port: number;
   readonly scheduler: SchedulerName;
-  /** Present with mh alone; one of TABLE_SIZES. */
+  /** With mh alone; one of TABLE_SIZES. Undefined: the data plane chooses, by how many real servers there are. */
   readonly tableSize?: number;
   /** In the order given, which schedulers honour. */
   readonly realServers: readonly RealServer[];
@@ -121,6 +118,10 @@ export function readService(
   const scheduler = readScheduler(field(fields, "scheduler"), at(path, "scheduler"), violations);
   const tableSize = readTableSize(field(fields, "table_size"), scheduler, at(path, "table_size"), violations);
   const realServers = readRealServers(field(fields, "real_servers"), port, at(path, "real_servers"), violations);
+  if (tableSize !== undefined && realServers.length > tableSize) {
+    const allowed = `at least as many slots as real servers, ${String(realServers.length)}`;
+    violations.add("TABLE_TOO_SMALL", at(path, "table_size"), tableSize, allowed);
+  }
   if (
     violations.list.length > before ||
     protocol === undefined ||
@@ -151,7 +152,7 @@ function readTableSize(
   violations: Violations,
 ): number | undefined {
   if (input === undefined) {
-    return scheduler === "mh" ? DEFAULT_TABLE_SIZE : undefined;
+    return undefined;
   }
   if (scheduler !== undefined && scheduler !== "mh") {
     const allowed = "no value unless the scheduler is mh";

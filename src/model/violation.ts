@@ -26,6 +26,7 @@ export const VIOLATION_CODES = [
   "SOCKET_PATH_INVALID",
   "TABLE_SIZE_NOT_APPLICABLE", // only mh has a table
   "TABLE_SIZE_UNKNOWN",
+  "TABLE_TOO_SMALL", // fewer slots than real servers
   "UNKNOWN_FIELD",
   "UNKNOWN_LOG_LEVEL",
   "UNKNOWN_METHOD",

@@ -969,6 +969,7 @@ export const GetDropStatisticsRequest: MessageFns<GetDropStatisticsRequest> = {
  *   NOT_FOUND           there is no such virtual service or real server
  *   ALREADY_EXISTS      there is one with this name already
  *   RESOURCE_EXHAUSTED  the tables of the data plane have no room for it (limits in the daemon's YAML)
+ *   FAILED_PRECONDITION the change contradicts what is there: a table that is too small for another real server
  *   UNAVAILABLE         the daemon is stopping
  *   INTERNAL            the data plane could not be changed; what was in force still is
  */

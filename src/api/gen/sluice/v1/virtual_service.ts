@@ -118,8 +118,8 @@ export interface VirtualService {
   /** Default: mh. */
   scheduler: Scheduler;
   /**
-   * Slots of mh's table: one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071. Default with mh: 4093; with other schedulers
-   * it must be absent.
+   * Slots of mh's table: one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071, and no fewer than real servers. With other
+   * schedulers it must be absent. Default: 4093, which makes the picks IPVS's own, or more where there are very many real servers.
    */
   tableSize?:
     | number

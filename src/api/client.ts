@@ -1,0 +1,200 @@
+import {
+  type CallOptions,
+  type ClientUnaryCall,
+  credentials,
+  Metadata,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
+import { BadRequest, ErrorInfo } from "./gen/google/rpc/error_details.js";
+import { Status } from "./gen/google/rpc/status.js";
+import { DirectorServiceClient } from "./gen/sluice/v1/director_service.js";
+import type { RealServer } from "./gen/sluice/v1/real_server.js";
+import type { DropStatistics, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
+import type { VirtualService } from "./gen/sluice/v1/virtual_service.js";
+
+export { ForwardingMethod, type RealServer } from "./gen/sluice/v1/real_server.js";
+export type {
+  DropStatistics,
+  RealServerStatistics,
+  Traffic,
+  VirtualServiceStatistics,
+} from "./gen/sluice/v1/statistics.js";
+export { Protocol, Scheduler, type VirtualService } from "./gen/sluice/v1/virtual_service.js";
+export {
+  METHOD_MESSAGES,
+  methodWord,
+  PROTOCOL_MESSAGES,
+  protocolWord,
+  SCHEDULER_MESSAGES,
+  schedulerWord,
+} from "./messages.js";
+export { realServerResource, serviceResource, statisticsResource } from "./names.js";
+
+/** What a call failed with. `code` is the stable code of the daemon's error (ErrorInfo.reason), or says why there is none. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly code: string;
+  /** The gRPC status. */
+  readonly status: status;
+  /** For INVALID_ARGUMENT: every field that was refused. */
+  readonly violations: readonly { readonly code: string; readonly field: string; readonly message: string }[];
+
+  constructor(
+    code: string,
+    message: string,
+    grpcStatus: status,
+    violations: ApiError["violations"],
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.code = code;
+    this.status = grpcStatus;
+    this.violations = violations;
+  }
+}
+
+export interface ApiClientOptions {
+  /** Deadline of a call, in milliseconds. Default: 30,000. */
+  readonly timeoutMs?: number;
+}
+
+type Answer<Response> = (error: ServiceError | null, response: Response) => void;
+type Start<Response> = (metadata: Metadata, options: CallOptions, answer: Answer<Response>) => ClientUnaryCall;
+
+/** A connection to a daemon's API. Methods reject with ApiError. */
+export class ApiClient {
+  readonly #socket: string;
+  readonly #stub: DirectorServiceClient;
+  readonly #timeoutMs: number;
+
+  /** Connects with the first call. `socket`: absolute path. */
+  constructor(socket: string, options: ApiClientOptions = {}) {
+    this.#socket = socket;
+    this.#timeoutMs = options.timeoutMs ?? 30_000;
+    this.#stub = new DirectorServiceClient(`unix:${socket}`, credentials.createInsecure(), {
+      // A page of a list may be big where services are; the daemon is trusted with it.
+      "grpc.max_receive_message_length": 64 * 1024 * 1024,
+      "grpc.enable_retries": 0,
+    });
+  }
+
+  createVirtualService(virtualService: VirtualService): Promise<VirtualService> {
+    return this.#call((...rest) => this.#stub.createVirtualService({ virtualService }, ...rest));
+  }
+
+  getVirtualService(name: string): Promise<VirtualService> {
+    return this.#call((...rest) => this.#stub.getVirtualService({ name }, ...rest));
+  }
+
+  /** All of them, page by page. */
+  async *listVirtualServices(): AsyncGenerator<VirtualService> {
+    for (let pageToken = "", more = true; more; more = pageToken !== "") {
+      const request = { pageSize: 1000, pageToken };
+      const page = await this.#call<{ virtualServices: VirtualService[]; nextPageToken: string }>((...rest) =>
+        this.#stub.listVirtualServices(request, ...rest),
+      );
+      yield* page.virtualServices;
+      pageToken = page.nextPageToken;
+    }
+  }
+
+  updateVirtualService(virtualService: VirtualService, updateMask: string[]): Promise<VirtualService> {
+    return this.#call((...rest) => this.#stub.updateVirtualService({ virtualService, updateMask }, ...rest));
+  }
+
+  async deleteVirtualService(name: string): Promise<void> {
+    await this.#call<object>((...rest) => this.#stub.deleteVirtualService({ name }, ...rest));
+  }
+
+  createRealServer(parent: string, realServer: RealServer): Promise<RealServer> {
+    return this.#call((...rest) => this.#stub.createRealServer({ parent, realServer }, ...rest));
+  }
+
+  getRealServer(name: string): Promise<RealServer> {
+    return this.#call((...rest) => this.#stub.getRealServer({ name }, ...rest));
+  }
+
+  /** All of a service's, page by page. */
+  async *listRealServers(parent: string): AsyncGenerator<RealServer> {
+    for (let pageToken = "", more = true; more; more = pageToken !== "") {
+      const request = { parent, pageSize: 1000, pageToken };
+      const page = await this.#call<{ realServers: RealServer[]; nextPageToken: string }>((...rest) =>
+        this.#stub.listRealServers(request, ...rest),
+      );
+      yield* page.realServers;
+      pageToken = page.nextPageToken;
+    }
+  }
+
+  updateRealServer(realServer: RealServer, updateMask: string[]): Promise<RealServer> {
+    return this.#call((...rest) => this.#stub.updateRealServer({ realServer, updateMask }, ...rest));
+  }
+
+  async deleteRealServer(name: string): Promise<void> {
+    await this.#call<object>((...rest) => this.#stub.deleteRealServer({ name }, ...rest));
+  }
+
+  getVirtualServiceStatistics(name: string): Promise<VirtualServiceStatistics> {
+    return this.#call((...rest) => this.#stub.getVirtualServiceStatistics({ name }, ...rest));
+  }
+
+  /** Of all services, page by page. */
+  async *listVirtualServiceStatistics(): AsyncGenerator<VirtualServiceStatistics> {
+    for (let pageToken = "", more = true; more; more = pageToken !== "") {
+      const request = { pageSize: 1000, pageToken };
+      const page = await this.#call<{ virtualServiceStatistics: VirtualServiceStatistics[]; nextPageToken: string }>(
+        (...rest) => this.#stub.listVirtualServiceStatistics(request, ...rest),
+      );
+      yield* page.virtualServiceStatistics;
+      pageToken = page.nextPageToken;
+    }
+  }
+
+  getDropStatistics(): Promise<DropStatistics> {
+    return this.#call((...rest) => this.#stub.getDropStatistics({}, ...rest));
+  }
+
+  close(): void {
+    this.#stub.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #call<Response>(start: Start<Response>): Promise<Response> {
+    return new Promise((resolve, reject) => {
+      start(new Metadata(), { deadline: Date.now() + this.#timeoutMs }, (error, response) => {
+        if (error === null) {
+          resolve(response);
+        } else {
+          reject(this.#errorOf(error));
+        }
+      });
+    });
+  }
+
+  #errorOf(error: ServiceError): ApiError {
+    const trailer = error.metadata.get("grpc-status-details-bin")[0];
+    if (trailer === undefined || typeof trailer === "string") {
+      const code = error.code === status.UNAVAILABLE ? "DAEMON_UNREACHABLE" : status[error.code];
+      const message = code === "DAEMON_UNREACHABLE" ? `no daemon answers on ${this.#socket}` : error.details;
+      return new ApiError(code, message, error.code, [], { cause: error });
+    }
+    let code = "UNKNOWN";
+    let violations: ApiError["violations"] = [];
+    for (const { typeUrl, value } of Status.decode(trailer).details) {
+      if (typeUrl.endsWith("/google.rpc.ErrorInfo")) {
+        code = ErrorInfo.decode(value).reason;
+      } else if (typeUrl.endsWith("/google.rpc.BadRequest")) {
+        violations = BadRequest.decode(value).fieldViolations.map(({ reason, field, description }) => ({
+          code: reason,
+          field,
+          message: description,
+        }));
+      }
+    }
+    return new ApiError(code, error.details, error.code, violations, { cause: error });
+  }
+}
