@@ -5,7 +5,7 @@
 import path from "node:path";
 import { type BpfObject, interfaceIndex, Link, openObject, type Program } from "libbpf-ts";
 import { Bed } from "../packet/bed.js";
-import { makeNetwork } from "../packet/network.js";
+import { network } from "../packet/network.js";
 import { type Packets, Prelude, preludeFolder } from "../prelude/prelude.js";
 import { pairwise, type Summary, summarize } from "./statistics.js";
 
@@ -86,9 +86,8 @@ export class Bench {
   }
 
   static async open(settings: Settings): Promise<Bench> {
-    const interfaces = makeNetwork();
-    const bed = await Bed.open({ buckets: bucketsFor(TABLE_ENTRIES) }, interfaces);
-    const prelude = await Prelude.load(MAX_FLOWS, interfaces.c0);
+    const bed = await Bed.open({ buckets: bucketsFor(TABLE_ENTRIES) });
+    const prelude = await Prelude.load(MAX_FLOWS, network().c0);
     const references = await openObject(path.join(preludeFolder, "reference.bpf.o")).load();
     return new Bench(bed, prelude, references, settings);
   }
@@ -103,7 +102,7 @@ export class Bench {
 
   /** Another data plane with a table of its own, in the same network; closed with the bench. */
   async anotherBed(entries: number): Promise<Bed> {
-    const bed = await Bed.open({ buckets: bucketsFor(entries) }, this.bed.interfaces);
+    const bed = await Bed.open({ buckets: bucketsFor(entries) });
     this.#beds.push(bed);
     return bed;
   }

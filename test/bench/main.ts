@@ -3,9 +3,10 @@ import "../packet/own-namespace.js";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
-import { Bench, bucketsFor, type RowResult, TABLE_ENTRIES } from "./bench.js";
+import { Bench, bucketsFor, type RowResult, type Settings, TABLE_ENTRIES } from "./bench.js";
+import { measureControlPlane } from "./control-plane.js";
 import { profile } from "./profile.js";
-import { printHeading, printRow } from "./report.js";
+import { printControlPlane, printHeading, printRow } from "./report.js";
 import { type Row, rows } from "./rows.js";
 
 const USAGE = `Usage: node dist/test/bench/main.js [options] [row...]
@@ -37,14 +38,12 @@ function roundsOf(text: string): number {
   return rounds;
 }
 
-function selected(): readonly Row[] {
-  const chosen = rows.filter(({ name, slow }) =>
-    wanted.length === 0
-      ? !(options.quick && slow)
-      : wanted.some((want) => name === want || name.startsWith(`${want}-`)),
-  );
-  if (chosen.length === 0) throw new RangeError(`no row is named ${wanted.join(" ")}; --list prints the names`);
-  return chosen;
+/** The row that runs the daemon; its figures are others than those of packets. */
+const CONTROL_PLANE = "control-plane";
+
+function isWanted(name: string, slow: boolean): boolean {
+  if (wanted.length === 0) return !(options.quick && slow);
+  return wanted.some((want) => name === want || name.startsWith(`${want}-`));
 }
 
 /** What the figures depend on, beside the code. */
@@ -70,30 +69,35 @@ async function measure(): Promise<void> {
       .map(([name, value]) => `${name} ${value}`)
       .join(", "),
   );
-  const chosen = selected();
-  const results: RowResult[] = [];
+  const chosen = rows.filter(({ name, slow }) => isWanted(name, slow));
+  const withControlPlane = isWanted(CONTROL_PLANE, true);
+  if (chosen.length === 0 && !withControlPlane) {
+    throw new RangeError(`no row is named ${wanted.join(" ")}; --list prints the names`);
+  }
+  const results = chosen.length === 0 ? [] : await measurePackets(chosen, settings);
+  const controlPlane = withControlPlane ? await measureControlPlane() : undefined;
+  if (controlPlane !== undefined) printControlPlane(controlPlane);
+  console.log(`\nload average after it: ${(loadavg()[0] ?? 0).toFixed(2)}`);
+  if (options.json !== undefined) {
+    const all = { machine: before, ...settings, tableEntries: TABLE_ENTRIES, rows: results, controlPlane };
+    writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
+  }
+}
+
+async function measurePackets(chosen: readonly Row[], settings: Settings): Promise<RowResult[]> {
   const bench = await Bench.open(settings);
   try {
     const table = bench.bed.object.map("connection_table");
     const bytesPerEntry = (table.valueSize * bucketsFor(TABLE_ENTRIES)) / TABLE_ENTRIES;
     console.log(`connection table for ${TABLE_ENTRIES} entries: ${bytesPerEntry.toFixed(1)} bytes each\n`);
     printHeading();
+    const results: RowResult[] = [];
     for (const row of chosen) {
       const result = await row.run(bench);
       printRow(result);
       results.push(result);
     }
-    console.log(`\nload average after it: ${(loadavg()[0] ?? 0).toFixed(2)}`);
-    if (options.json !== undefined) {
-      const all = {
-        machine: before,
-        tableEntries: TABLE_ENTRIES,
-        bytesPerEntry,
-        rounds: settings.rounds,
-        rows: results,
-      };
-      writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
-    }
+    return results;
   } finally {
     await bench.close();
   }
@@ -111,6 +115,6 @@ async function profileRow(name: string): Promise<void> {
 }
 
 if (options.help) console.log(USAGE);
-else if (options.list) for (const { name } of rows) console.log(name);
+else if (options.list) for (const name of [...rows.map((row) => row.name), CONTROL_PLANE]) console.log(name);
 else if (options.profile !== undefined) await profileRow(options.profile);
 else await measure();

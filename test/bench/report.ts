@@ -1,5 +1,6 @@
 /** Results as a table for people. */
 import type { Measured, RowResult } from "./bench.js";
+import type { ControlPlaneResult } from "./control-plane.js";
 import type { Summary } from "./statistics.js";
 
 const WIDTHS = [20, 53, 17, 9, 9, 6] as const;
@@ -42,4 +43,21 @@ export function printRow(result: RowResult): void {
       ]),
     );
   }
+}
+
+export function printControlPlane(result: ControlPlaneResult): void {
+  const services = `${result.services.toLocaleString("en")} services of ${result.realServersEach} real servers each`;
+  const { changeMs, answerMs } = result;
+  console.log(`\ncontrol plane: ${services}, ${(result.yamlBytes / 1e6).toFixed(1)} MB of YAML`);
+  console.log(`  from start to serving      ${(result.startMs / 1000).toFixed(1)} s`);
+  console.log(`  over a data plane in place ${(result.restartMs / 1000).toFixed(1)} s`);
+  console.log(
+    `  a weight over gRPC         ${changeMs.median.toFixed(1)} ms to the data plane, p99 ${changeMs.p99.toFixed(1)} ms`,
+  );
+  console.log(
+    `                             ${answerMs.median.toFixed(1)} ms to the answer, p99 ${answerMs.p99.toFixed(1)} ms`,
+  );
+  console.log(
+    `  memory                     ${result.residentMb.toFixed(0)} MiB resident, ${result.peakResidentMb.toFixed(0)} at most`,
+  );
 }
