@@ -54,8 +54,8 @@ demo: build bpffs ## balance real HTTP and UDP traffic in namespaces by all four
 	@$(AS_ROOT) node dist/test/demo/main.js
 
 .PHONY: bench
-bench: build bpffs ## measure ns a packet beside reference programs, and the control plane with 10,000 services
-	@$(AS_ROOT) node dist/test/bench/main.js
+bench: build bpffs ## measure ns a packet beside reference programs, and the control plane with 10,000 services; BENCH="--quick", BENCH="dr nat-1", see BENCH=--help
+	@$(AS_ROOT) node dist/test/bench/main.js $(BENCH)
 
 .PHONY: test-kernel
 test-kernel: build ## load the BPF object on Debian 12's own kernel 6.1, in an emulated machine
