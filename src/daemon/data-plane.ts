@@ -1,0 +1,24 @@
+import type { DesiredState, InterfaceSettings, Limits, Statistics, Timeouts } from "../model/index.js";
+import type { Log } from "./log.js";
+
+/** What the daemon needs of the data plane; src/dataplane has it, and tests have another. */
+export interface DataPlane {
+  /** Brings the data plane to `desired`: whole, or rejects and leaves it as it was. */
+  publish(desired: DesiredState): Promise<unknown>;
+  statistics(): Statistics;
+  /** Lets go of it. Everything stays pinned and goes on forwarding. */
+  close(): Promise<void>;
+}
+
+export interface DataPlaneOptions {
+  readonly instance: string;
+  readonly interfaces: readonly InterfaceSettings[];
+  readonly limits: Limits;
+  readonly timeouts: Timeouts;
+  /** Where the BPF file system is mounted. */
+  readonly bpffs: string;
+  readonly log: Log;
+}
+
+/** Loads the data plane or adopts what is pinned, and attaches it. */
+export type OpenDataPlane = (options: DataPlaneOptions) => Promise<DataPlane>;

@@ -1,0 +1,83 @@
+import type { Decision, Director } from "../api/director.js";
+import { StoppingError } from "../api/status.js";
+import { type Change, type DesiredState, type Statistics, serviceName, type VirtualService } from "../model/index.js";
+import type { StateStore } from "../store/state-store.js";
+import type { DataPlane } from "./data-plane.js";
+import type { Log } from "./log.js";
+
+/**
+ * The one way in which the state changes, whoever asks: one change after another, each first brought to the data plane and then to the
+ * store. Where either fails, both are as before.
+ */
+export class SerialDirector implements Director {
+  readonly #store: StateStore;
+  readonly #dataPlane: DataPlane;
+  readonly #log: Log;
+  #turn: Promise<unknown> = Promise.resolve();
+  #stopping = false;
+
+  constructor(store: StateStore, dataPlane: DataPlane, log: Log) {
+    this.#store = store;
+    this.#dataPlane = dataPlane;
+    this.#log = log;
+  }
+
+  get desired(): DesiredState {
+    return this.#store.desired;
+  }
+
+  service(name: string): VirtualService | undefined {
+    return this.#store.service(name);
+  }
+
+  statistics(): Statistics {
+    return this.#dataPlane.statistics();
+  }
+
+  change<Result>(decide: () => Decision<Result>): Promise<Result> {
+    const turn = this.#turn.then(() => this.#take(decide));
+    // Whoever asked hears of a failure; whoever comes next does not.
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Lets the changes under way end and refuses all others. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.#turn;
+  }
+
+  async #take<Result>(decide: () => Decision<Result>): Promise<Result> {
+    if (this.#stopping) {
+      throw new StoppingError();
+    }
+    const { change, result } = decide();
+    if (change === undefined) {
+      return result;
+    }
+    const before = this.#store.desired;
+    const next = this.#store.preview(change);
+    const start = performance.now();
+    await this.#dataPlane.publish(next);
+    try {
+      await this.#store.commit(change, next);
+    } catch (error) {
+      await this.#dataPlane.publish(before);
+      throw error;
+    }
+    const milliseconds = Math.round((performance.now() - start) * 1000) / 1000;
+    this.#log.info({ ...described(change), revision: this.#store.revision, milliseconds }, "changed");
+    return result;
+  }
+}
+
+function described(change: Change): Readonly<Record<string, unknown>> {
+  switch (change.kind) {
+    case "put":
+      return { change: change.kind, service: serviceName(change.service) };
+    case "remove":
+      return { change: change.kind, service: change.name };
+    case "replace":
+      return { change: change.kind, services: change.desired.services.length };
+  }
+}
