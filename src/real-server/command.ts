@@ -114,5 +114,6 @@ function addressList(text: string): string[] {
 }
 
 function printItems(items: readonly Item[]): void {
-  for (const { description, result } of items) console.log(`${result.padEnd(12)}${description}`);
+  const width = Math.max(...items.map(({ result }) => result.length)) + 2;
+  for (const { description, result } of items) console.log(`${result.padEnd(width)}${description}`);
 }

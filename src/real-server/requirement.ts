@@ -42,9 +42,9 @@ export type Change =
 export function subject(item: Requirement | Change): string {
   switch (item.kind) {
     case "sysctl":
-      return `sysctl ${item.path}`;
+      return item.path.replaceAll("/", ".");
     case "address":
-      return `address ${item.address}/32 on ${item.interface}`;
+      return `${item.address}/32 on ${item.interface}`;
     case "decapsulation":
       return `decapsulation on ${item.interface}`;
   }
@@ -54,9 +54,9 @@ export function subject(item: Requirement | Change): string {
 export function describe(requirement: Requirement): string {
   switch (requirement.kind) {
     case "sysctl":
-      return `${requirement.path.replaceAll("/", ".")} at least ${String(requirement.minimum)}`;
+      return `${subject(requirement)} at least ${requirement.minimum}`;
     case "address":
-      return `${requirement.address}/32 on ${requirement.interface}`;
+      return subject(requirement);
     case "decapsulation":
       return (
         `IPIP to ${requirement.tunnelAddresses.join(", ")} is unwrapped on ${requirement.interface} ` +

@@ -50,9 +50,19 @@ export class Director {
     return file;
   }
 
-  /** The daemon's log so far. */
-  get log(): string {
-    return this.daemon?.output ?? "";
+  /** SIGHUP: the daemon reads its configuration again. Returns when its log matches. */
+  async reload(logs: RegExp): Promise<void> {
+    this.daemon?.kill("SIGHUP");
+    await this.daemon?.waitForOutput(logs);
+  }
+
+  get pid(): number | undefined {
+    return this.daemon?.pid;
+  }
+
+  /** Over gRPC, by the command line. */
+  async setWeight(service: string, realServer: string, weight: number): Promise<void> {
+    await this.sluice("real", "update", service, realServer, "--weight", String(weight));
   }
 
   /** kill -9: no chance to tidy up. */
