@@ -97,9 +97,7 @@ export function registerRealServerCommand(program: Command): void {
 }
 
 /** Only when it is needed: it brings libbpf in, which the rest of the command line does without. */
-async function implementation(): Promise<typeof import("./real-server.js")> {
-  return await import("./real-server.js");
-}
+const implementation = async () => await import("./real-server.js");
 
 function instanceOption(): Option {
   return new Option("--instance <name>", "name of this setup, for several on one host")

@@ -102,7 +102,7 @@ async function attachXdp(program: Program, { interface: name, mode }: Decapsulat
       return await Link.attachXdp(program, index, { mode: candidate });
     } catch (error) {
       if (!(error instanceof BpfError)) throw error;
-      if (error.code === "BUSY" || error.errno === 16) {
+      if (error.code === "INTERFACE_BUSY") {
         throw new RealServerError("INTERFACE_BUSY", `another XDP program is attached to ${name}: detach it first`, {
           cause: error,
         });

@@ -110,7 +110,6 @@ test("the daemon", async (t) => {
     "kill -9 in the middle of downloads: they finish, new connections are balanced, a restart adopts",
     async (t) => {
       const bytes = 16 * MEGABYTE;
-      const program = await programId(director);
       const downloads = await slowDownloads(bytes, 4 * MEGABYTE);
       await director.kill();
       t.ok(

@@ -24,7 +24,6 @@ import {
   METHODS,
   type Method,
   MIXED_VIP,
-  mapsPorts,
   SECOND_MAPPED_HTTP_PORT,
   type ServiceYaml,
   setUp,
