@@ -47,16 +47,18 @@ export async function startDnsServer(
 export interface RealServerUp {
   readonly method: "dr" | "tun";
   readonly virtualAddresses: readonly string[];
+  /** Left out: the command's default. */
+  readonly mode?: "native" | "generic";
 }
 
 /** `sluice real-server up` on a host, under an instance that goes with the laboratory. Returns what it printed. */
 export async function realServerUp(
   laboratory: Laboratory,
   { host }: RealHost,
-  { method, virtualAddresses }: RealServerUp,
+  { method, virtualAddresses, mode }: RealServerUp,
 ): Promise<string> {
   const instance = laboratory.instance(`${host.role}-${method}`);
-  return await host.run(
-    sluice("real-server", "up", "--vip", virtualAddresses.join(","), "--method", method, "--instance", instance),
-  );
+  const options = ["--vip", virtualAddresses.join(","), "--method", method, "--instance", instance];
+  if (mode !== undefined) options.push("--mode", mode);
+  return await host.run(sluice("real-server", "up", ...options));
 }

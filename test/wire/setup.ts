@@ -3,7 +3,7 @@ import type { Test } from "tap";
 import { Director } from "../network/director.js";
 import { Laboratory } from "../network/namespace.js";
 import { realServerUp, startDnsServer, startEchoServer, startHttpServer } from "../network/servers.js";
-import { buildTopology, DIRECTOR_BACK, type Topology } from "../network/topology.js";
+import { buildTopology, DIRECTOR_BACK, type RealHost, type Topology } from "../network/topology.js";
 
 export const METHODS = ["nat", "dr", "tun", "fullnat"] as const;
 export type Method = (typeof METHODS)[number];
@@ -109,13 +109,19 @@ export async function setUp(t: Test): Promise<Setup> {
     laboratory.remove();
   });
   const topology = await buildTopology(laboratory, [...Object.values(VIP), MIXED_VIP]);
-  await Promise.all(topology.reals.map(async (real) => await serve(laboratory, real)));
+  // Each way for the decapsulation program to be attached is somewhere: native, generic, and the choice left to the command.
+  const modes = ["native", "generic", undefined] as const;
+  await Promise.all(topology.reals.map(async (real, i) => await serve(laboratory, real, modes[i])));
   return { laboratory, topology, director: new Director(laboratory, topology.director) };
 }
 
-async function serve(laboratory: Laboratory, real: Topology["reals"][number]): Promise<void> {
+async function serve(laboratory: Laboratory, real: RealHost, mode: "native" | "generic" | undefined): Promise<void> {
   await realServerUp(laboratory, real, { method: "dr", virtualAddresses: [VIP.dr, MIXED_VIP] });
-  await realServerUp(laboratory, real, { method: "tun", virtualAddresses: [VIP.tun, MIXED_VIP] });
+  await realServerUp(laboratory, real, {
+    method: "tun",
+    virtualAddresses: [VIP.tun, MIXED_VIP],
+    ...(mode !== undefined && { mode }),
+  });
   const { host, address } = real;
   const own = [VIP.dr, VIP.tun, MIXED_VIP];
   await Promise.all([
