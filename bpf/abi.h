@@ -13,8 +13,12 @@
 #include <linux/types.h>
 #include <linux/bpf.h>
 
-/* Raised whenever a pinned map of an older build could not be read by a newer one. */
-#define ABI_VERSION 1
+/* Constants as enumerators, so that BTF carries them to the other side. */
+enum abi : __u32 {
+	ABI_VERSION = 1, /* raised whenever a pinned map of an older build could not be read by a newer one */
+	/* Time in the table: CLOCK_MONOTONIC nanoseconds >> TICK_SHIFT, about 4.2 ms; wraps after 208 days, compared as a difference. */
+	TICK_SHIFT = 22,
+};
 
 #define CACHE_LINE 64
 
@@ -160,7 +164,7 @@ struct flow {
 	enum protocol protocol;
 	enum address_family family;
 	__u8 pad[2];
-};
+} __attribute__((aligned(8)));
 size_is(struct flow, 40);
 
 /* IPVS's states under IPVS's names (net/netfilter/ipvs/ip_vs_proto_tcp.c), and one for UDP. */
@@ -185,9 +189,6 @@ enum connection_direction : __u8 {
 	DIRECTION_REVERSE, /* its flow is real server to client (nat) or to local address (fullnat); only names its twin */
 };
 
-/* Time in the table: CLOCK_MONOTONIC nanoseconds >> TICK_SHIFT, about 4.2 ms; wraps after 208 days, compared as a difference. */
-#define TICK_SHIFT 22
-
 #define BUCKET_SLOTS 15
 #define NO_TWIN 0xffffffffu
 
@@ -197,11 +198,11 @@ enum connection_direction : __u8 {
  */
 struct connection {
 	struct flow flow;
-	__u32 expires; /* tick from which on the connection counts as absent; forward only */
+	__u32 expires; /* tick from which on the connection counts as absent; reverse: until when it may be without a twin */
 	__u32 real; /* index into real_servers */
 	__u32 service; /* index into services */
 	__u32 twin; /* bucket << 4 | slot, or NO_TWIN */
-	__u16 id; /* the same in both twins, another for the next connection in the same slot; never 0 */
+	__u16 id; /* the same in both twins, drawn anew for each connection; 0 once it is removed */
 	enum connection_state state; /* forward only */
 	enum connection_direction direction;
 	__u16 local_address; /* fullnat: index into local_addresses */
@@ -283,13 +284,16 @@ struct settings {
 };
 size_is(struct settings, CACHE_LINE);
 
+/* Keys of the connection table's hash: 32 bits for each 32 bits of a flow, and 64 for the second bucket. */
+#define HASH_SEED_WORDS 6
+
 /* Value of identity, one element: what a restart needs to know to adopt the pinned maps. Written once, at load. */
 struct identity {
-	__u32 abi_version;
+	enum abi abi_version;
 	__u32 buckets; /* of connection_table */
-	__u64 hash_seed[2];
+	__u64 hash_seed[HASH_SEED_WORDS];
 };
-size_is(struct identity, 24);
+size_is(struct identity, 56);
 
 /* ------------------------------------------------------------------------------- events and maintenance programs */
 
@@ -341,7 +345,8 @@ struct route_request {
 	enum route_verdict verdict; /* answer, as is all below */
 	__u32 ifindex;
 	struct address gateway; /* the next hop's own address: the destination where it is on link */
-	struct address source; /* the address this host would use towards it; zero where the kernel cannot tell (before 6.7) */
+	struct address
+		source; /* the address this host would use towards it; zero where the kernel cannot tell (before 6.7) */
 	__u8 destination_mac[6];
 	__u8 source_mac[6];
 	__u16 mtu;

@@ -10,6 +10,12 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
+/*
+ * A function of the rare ways. Not static, so the verifier checks it once and on its own instead of once for each state that a caller
+ * reaches it in; its pointer arguments may then be NULL for all that the verifier knows.
+ */
+#define GLOBAL __noinline
+
 #define DEFAULT_BUCKETS 1024
 
 /*
@@ -17,7 +23,10 @@
  * `identity`: another seed would lose every connection.
  */
 const volatile __u32 connection_buckets = DEFAULT_BUCKETS;
-const volatile __u64 hash_seed[2] = { 0x9e3779b97f4a7c15, 0xd1b54a32d192ed03 };
+const volatile __u64 hash_seed[HASH_SEED_WORDS] = {
+	0x243f6a8885a308d3, 0x13198a2e03707344, 0xa4093822299f31d0,
+	0x082efa98ec4e6c89, 0x452821e638d01377, 0xbe5466cf34e90c6c,
+};
 
 /*
  * The connection table. Written by the XDP program and by `sweep`, under each bucket's lock; read by everyone.

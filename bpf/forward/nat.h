@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* nat: the destination VIP:VPORT becomes RIP:RPORT. The reply comes back through here (reply.h). */
+#ifndef SLUICE_FORWARD_NAT_H
+#define SLUICE_FORWARD_NAT_H
+
+#include "forward.h"
+
+static __always_inline int forward_nat(struct xdp_md *ctx, const struct packet *packet, const struct real_server *real,
+				       const struct route *route)
+{
+	struct change change = {};
+
+	(void)ctx;
+	(void)route;
+	if (packet->length > real->mtu)
+		return DROP_MTU_EXCEEDED;
+	rewrite_destination(packet, &change, *ipv4_of(&real->address), bpf_htons(real->port));
+	rewrite_l4_checksum(packet, &change);
+	rewrite_hop(packet, &change);
+	rewrite_ethernet(packet->ethernet, real);
+	return FORWARDED;
+}
+
+#endif

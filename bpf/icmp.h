@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* ICMP echo to a VIP is answered here. All other ICMP is the host's. */
+#ifndef SLUICE_ICMP_H
+#define SLUICE_ICMP_H
+
+#include "checksum.h"
+#include "packet.h"
+#include "service.h"
+
+#define ICMP_ECHO_REPLY 0
+#define ICMP_ECHO_REQUEST 8
+#define ECHO_REPLY_TTL 64
+
+/* <linux/icmp.h> cannot be had without the C library's socket headers. */
+struct icmp_echo {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+
+static __always_inline bool is_unicast_source(__be32 address)
+{
+	__u8 first = bpf_ntohl(address) >> 24;
+
+	return first != 0 && first != 127 && first < 224;
+}
+
+/* Turns an echo request to a VIP into its reply (RFC 792; addresses swapped, all data kept) and sends it back; passes everything else. */
+GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
+{
+	if (!flow)
+		return XDP_PASS;
+
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	struct iphdr *ip = (void *)(ethernet + 1);
+	struct icmp_echo *icmp = (void *)(ip + 1);
+	__u8 mac[ETH_ALEN];
+	__be32 vip;
+
+	/* IP options (record route, timestamps) would have to be answered too: those packets are the host's. */
+	if ((void *)(icmp + 1) > end || ip->ihl != 5 || icmp->type != ICMP_ECHO_REQUEST || icmp->code != 0)
+		return XDP_PASS;
+	if (bpf_ntohs(ip->tot_len) < sizeof(*ip) + sizeof(*icmp) || !is_unicast_source(ip->saddr) || !is_vip(flow))
+		return XDP_PASS;
+
+	icmp->checksum = checksum_apply(icmp->checksum, checksum_replace16(0, bpf_htons(ICMP_ECHO_REQUEST << 8),
+									   bpf_htons(ICMP_ECHO_REPLY << 8)));
+	icmp->type = ICMP_ECHO_REPLY;
+	ip->check = checksum_apply(ip->check,
+				   checksum_replace16(0, bpf_htons(ip->ttl << 8), bpf_htons(ECHO_REPLY_TTL << 8)));
+	ip->ttl = ECHO_REPLY_TTL;
+	vip = ip->daddr;
+	ip->daddr = ip->saddr;
+	ip->saddr = vip;
+	__builtin_memcpy(mac, ethernet->h_dest, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, mac, ETH_ALEN);
+	return XDP_TX;
+}
+
+#endif

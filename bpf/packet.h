@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Parsing. A packet is taken apart once, into a flow and the few pointers that the ways onward write through.
+ *
+ * parse() reads nothing beyond data_end, changes nothing, and says what kind of packet it is. The pointers of struct packet
+ * are valid for PACKET_FLOW alone, and until the first helper that moves the packet's head.
+ */
+#ifndef SLUICE_PACKET_H
+#define SLUICE_PACKET_H
+
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include "abi.h"
+
+#define IPV4_DF 0x4000
+#define IPV4_MF 0x2000
+#define IPV4_OFFSET 0x1fff
+
+#define TCP_FLAG_FIN 0x01
+#define TCP_FLAG_SYN 0x02
+#define TCP_FLAG_RST 0x04
+#define TCP_FLAG_ACK 0x10
+
+enum packet_kind {
+	PACKET_FOREIGN, /* nothing that a virtual service could be for */
+	PACKET_FLOW, /* whole TCP or UDP header over IPv4 */
+	PACKET_ICMP, /* whole, over IPv4 */
+	PACKET_FRAGMENT, /* any fragment of TCP or UDP over IPv4, the first one too */
+	PACKET_MALFORMED, /* IPv4 whose lengths contradict each other or that is too short for TCP or UDP */
+};
+
+struct packet {
+	struct ethhdr *ethernet;
+	struct iphdr *ip;
+	void *l4; /* behind the IP options */
+	__u16 length; /* of the IP packet in bytes, without what the link padded */
+	__u8 tcp_flags; /* 0 for UDP */
+	__u32 protocol; /* as the flow's; the verifier knows this one's value, and with it how much of l4 was checked */
+};
+
+/* 32 bits of an IPv4 address in a struct address, as on the wire. */
+static __always_inline __be32 *ipv4_of(const struct address *address)
+{
+	return (__be32 *)address->bytes;
+}
+
+/* `flow` must be zero before; it is filled for all kinds but PACKET_FOREIGN, its ports for PACKET_FLOW alone. */
+static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet *packet, struct flow *flow)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = data;
+	struct iphdr *ip = data + sizeof(*ethernet);
+
+	if ((void *)(ip + 1) > end)
+		return PACKET_FOREIGN;
+	/* Group addresses: no unicast packet of ours arrives so, and the host may need it. */
+	if (ethernet->h_proto != bpf_htons(ETH_P_IP) || ethernet->h_dest[0] & 1)
+		return PACKET_FOREIGN;
+	if (ip->version != 4 || ip->ihl < 5)
+		return PACKET_FOREIGN;
+
+	__u32 protocol = ip->protocol;
+	__u32 header = ip->ihl * 4;
+	__u32 length = bpf_ntohs(ip->tot_len);
+	void *l4 = (void *)ip + header;
+
+	packet->ethernet = ethernet;
+	packet->ip = ip;
+	packet->l4 = l4;
+	packet->length = length;
+	packet->tcp_flags = 0;
+	barrier_var(protocol);
+	packet->protocol = protocol;
+	*ipv4_of(&flow->source) = ip->saddr;
+	*ipv4_of(&flow->destination) = ip->daddr;
+	flow->protocol = protocol;
+	flow->family = FAMILY_IPV4;
+
+	enum packet_kind whole = PACKET_FLOW;
+
+	if (length < header || length > (__u64)(end - (void *)ip))
+		whole = PACKET_MALFORMED;
+	else if (ip->frag_off & bpf_htons(IPV4_MF | IPV4_OFFSET))
+		whole = PACKET_FRAGMENT;
+
+	if (protocol == PROTOCOL_TCP) {
+		struct tcphdr *tcp = l4;
+
+		if (whole != PACKET_FLOW)
+			return whole;
+		if ((void *)(tcp + 1) > end || length < header + sizeof(*tcp))
+			return PACKET_MALFORMED;
+		packet->tcp_flags = ((__u8 *)tcp)[13];
+		flow->source_port = tcp->source;
+		flow->destination_port = tcp->dest;
+	} else if (protocol == PROTOCOL_UDP) {
+		struct udphdr *udp = l4;
+
+		if (whole != PACKET_FLOW)
+			return whole;
+		if ((void *)(udp + 1) > end || length < header + sizeof(*udp))
+			return PACKET_MALFORMED;
+		flow->source_port = udp->source;
+		flow->destination_port = udp->dest;
+	} else {
+		/* Fragments of ICMP are the host's to put together; it answers them itself where it has the VIP. */
+		return protocol == PROTOCOL_ICMP && whole == PACKET_FLOW ? PACKET_ICMP : PACKET_FOREIGN;
+	}
+	return PACKET_FLOW;
+}
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* The way back: a packet from a real server by nat or fullnat becomes one from VIP:VPORT to CIP:CPORT again. */
+#ifndef SLUICE_REPLY_H
+#define SLUICE_REPLY_H
+
+#include "connection.h"
+#include "nexthop.h"
+#include "rewrite.h"
+
+static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet, const struct connection *reverse,
+				 const struct place *place, __u32 now)
+{
+	struct connection *connection = connection_twin(reverse, place->location);
+	struct change change = {};
+
+	/* Without its connection it is a packet like any other: the kernel routes it, as with IPVS. */
+	if (!connection || is_over(connection->expires, now))
+		return XDP_PASS;
+
+	/* The two ends of the connection are the client's own flow, turned round. */
+	__be32 vip = *ipv4_of(&connection->flow.destination), client = *ipv4_of(&connection->flow.source);
+	__be16 vip_port = connection->flow.destination_port, client_port = connection->flow.source_port;
+	__u32 real = connection->real, service = connection->service;
+	enum connection_state state = connection->state;
+	__u32 forward_location = reverse->twin;
+
+	barrier();
+	if (id_of(connection) != place->id || id_of(reverse) != place->id)
+		return XDP_PASS;
+	if (packet->ip->ttl <= 1)
+		return drop(ctx, DROP_TTL_EXCEEDED);
+	if (packet->protocol == PROTOCOL_TCP && next_state(state, SIDE_SERVER, packet->tcp_flags) != state)
+		connection_transition(forward_location, place->id, packet->tcp_flags, SIDE_SERVER);
+	else
+		refresh(connection, state, now);
+
+	rewrite_source(packet, &change, vip, vip_port);
+	rewrite_destination(packet, &change, client, client_port);
+	rewrite_l4_checksum(packet, &change);
+	rewrite_hop(packet, &change);
+	count_out(service, real, packet->length);
+	return leave_to_client(ctx);
+}
+
+#endif

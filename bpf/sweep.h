@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Program sweep: takes what is expired out of a slice of the connection table. Nothing depends on it but memory and counts: the packet's
+ * way treats what is expired as absent. See struct sweep_request for how it is run.
+ */
+#ifndef SLUICE_SWEEP_H
+#define SLUICE_SWEEP_H
+
+#include "connection.h"
+
+struct sweep {
+	struct sweep_request request;
+	__u32 now;
+};
+
+GLOBAL int sweep_slot(__u32 location, struct sweep *sweep)
+{
+	if (!sweep)
+		return 0;
+
+	struct connection *connection = connection_at(location);
+	struct connection *forward;
+
+	if (!connection)
+		return 0;
+	__u16 id = id_of(connection);
+
+	forward = forward_entry(connection, location);
+	if (is_over(forward ? forward->expires : connection->expires, sweep->now) && connection_remove(location, id)) {
+		if (forward)
+			sweep->request.removed++;
+		else
+			sweep->request.orphans++;
+	} else {
+		sweep->request.entries++;
+	}
+	return 0;
+}
+
+static long sweep_bucket(__u32 offset, void *context)
+{
+	struct sweep *sweep = context;
+	__u32 index = sweep->request.first + offset;
+	struct bucket *bucket = bpf_map_lookup_elem(&connection_table, &index);
+
+	if (!bucket)
+		return 1;
+	for (__u32 slot = 0; slot < BUCKET_SLOTS; slot++)
+		if (bucket->tags[slot])
+			sweep_slot(index << 4 | slot, sweep);
+	return 0;
+}
+
+SEC("xdp") int sweep(struct xdp_md *ctx)
+{
+	struct sweep_request *request = (void *)(long)ctx->data;
+	struct sweep sweep = {};
+
+	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	sweep.request.first = request->first;
+	sweep.request.count = request->count;
+	sweep.now = tick_now();
+	bpf_loop(sweep.request.count, sweep_bucket, &sweep, 0);
+	request = (void *)(long)ctx->data;
+	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	*request = sweep.request;
+	return XDP_PASS;
+}
+
+#endif
