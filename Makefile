@@ -58,8 +58,8 @@ bench: build bpffs ## measure ns a packet beside reference programs, and the con
 	@$(AS_ROOT) node dist/test/bench/main.js $(BENCH)
 
 .PHONY: test-kernel
-test-kernel: build ## load the BPF object on Debian 12's own kernel 6.1, in an emulated machine
-	@test/kernel/run.sh
+test-kernel: build ## check the BPF objects and run the packet tests on Debian 12's own Linux 6.1, in an emulated machine
+	@node dist/test/kernel/main.js $(SUITES)
 
 .PHONY: lint
 lint: lint-types lint-imports lint-format lint-generated lint-shell ## check types, import direction, format, generated code, scripts

@@ -1,0 +1,20 @@
+/** What the guest says over its serial port: one JSON value a line. `end` is the last; without it the guest died on the way. */
+export type Message =
+  | { readonly kind: "kernel"; readonly release: string }
+  /** One thing that was checked, and why it failed if it did. */
+  | { readonly kind: "row"; readonly name: string; readonly failure?: string }
+  /** A line of the test runner's output. */
+  | { readonly kind: "text"; readonly text: string }
+  /** What the test runner counted. */
+  | { readonly kind: "tally"; readonly passed: number; readonly failed: number; readonly skipped: number }
+  | { readonly kind: "end" };
+
+export function encodeMessage(message: Message): string {
+  return `${JSON.stringify(message)}\n`;
+}
+
+/** Undefined for a line that is no message: something else in the guest wrote to the serial port. */
+export function decodeMessage(line: string): Message | undefined {
+  // Both ends are the same build, so what parses and has a kind has that kind's fields.
+  return line.startsWith('{"kind":') ? (JSON.parse(line) as Message) : undefined;
+}
