@@ -10,6 +10,7 @@ interface UpFlags {
   tunnelAddress?: string[];
   mode: DecapsulationMode;
   instance: string;
+  bpffs: string;
 }
 
 /** Adds `sluice real-server up|down|status`: the real server's side of the methods dr and tun. Needs root. */
@@ -41,18 +42,24 @@ export function registerRealServerCommand(program: Command): void {
         .default("auto"),
     )
     .addOption(instanceOption())
+    .addOption(
+      new Option("--bpffs <directory>", "where the BPF file system is mounted")
+        .env("SLUICE_BPFFS")
+        .default("/sys/fs/bpf"),
+    )
     .action(async (flags: UpFlags) => {
       const { up } = await implementation();
-      const items = await up({
+      const options = {
         instance: flags.instance,
         method: flags.method,
         virtualAddresses: flags.vip,
         vipInterface: flags.vipInterface,
         mode: flags.mode,
+        bpffs: flags.bpffs,
         ...(flags.interface !== undefined && { interface: flags.interface }),
         ...(flags.tunnelAddress !== undefined && { tunnelAddresses: flags.tunnelAddress }),
-      });
-      printItems(items);
+      };
+      printItems(await up(options, runtimeDirectory()));
     });
 
   command
@@ -61,7 +68,7 @@ export function registerRealServerCommand(program: Command): void {
     .addOption(instanceOption())
     .action(async ({ instance }: { instance: string }) => {
       const { down } = await implementation();
-      const items = await down(instance);
+      const items = await down(instance, runtimeDirectory());
       if (items.length === 0) console.log(`real server instance "${instance}" is not up: nothing to undo`);
       else printItems(items);
     });
@@ -69,13 +76,15 @@ export function registerRealServerCommand(program: Command): void {
   command
     .command("status")
     .description("tell whether everything still holds, and what became of tunnelled packets; exit status 1 if not")
-    .option("--json", "print JSON")
+    .addOption(
+      new Option("--output <format>", "for people or for programs").choices(["table", "json"]).default("table"),
+    )
     .addOption(instanceOption())
-    .action(async ({ instance, json }: { instance: string; json?: true }) => {
+    .action(async ({ output, instance }: { output: "table" | "json"; instance: string }) => {
       const { status } = await implementation();
-      const found = await status(instance);
+      const found = await status(instance, runtimeDirectory());
       if (found === undefined || found.items.some(({ result }) => result === "missing")) process.exitCode = 1;
-      if (json === true) {
+      if (output === "json") {
         console.log(
           JSON.stringify(
             found ?? null,
@@ -91,7 +100,7 @@ export function registerRealServerCommand(program: Command): void {
       }
       printItems(found.items);
       for (const { outcome, packets, bytes } of found.outcomes) {
-        if (packets > 0n) console.log(`${outcome.padEnd(32)}${String(packets)} packets, ${String(bytes)} bytes`);
+        if (packets > 0n) console.log(`${outcome.padEnd(32)}${packets} packets, ${bytes} bytes`);
       }
     });
 }
@@ -103,6 +112,11 @@ function instanceOption(): Option {
   return new Option("--instance <name>", "name of this setup, for several on one host")
     .env("SLUICE_INSTANCE")
     .default("sluice");
+}
+
+/** Where the state files are; as for directors' sockets, users may say otherwise. */
+function runtimeDirectory(): string {
+  return process.env["SLUICE_RUNTIME_DIRECTORY"] ?? "/run/sluice";
 }
 
 function addressList(text: string): string[] {

@@ -1,14 +1,14 @@
 /** The decapsulation program on an interface: attached, kept and taken away. */
 import { access, mkdir, rm, statfs } from "node:fs/promises";
 import { isIPv4 } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { BpfError, BpfMap, interfaceIndex, Link, openObject, type Program, type XdpMode } from "libbpf-ts";
 import { AddressFamily, DecapsulationOutcome, type HostAddress, type OutcomeCounter } from "./decapsulate.bpf.js";
 import { RealServerError } from "./error.js";
 import type { DecapsulationRequirement } from "./requirement.js";
 
-const BPFFS = "/sys/fs/bpf";
+/** statfs(2)'s BPF_FS_MAGIC (linux/magic.h). */
 const BPFFS_MAGIC = 0xcafe4a11;
 
 const OBJECT = fileURLToPath(new URL("../../../build/bpf/decapsulate.bpf.o", import.meta.url));
@@ -21,8 +21,8 @@ export interface OutcomeCount {
   readonly bytes: bigint;
 }
 
-export function pinFolder(instance: string): string {
-  return join(BPFFS, `${instance}-real-server`);
+export function pinFolder(bpffs: string, instance: string): string {
+  return join(bpffs, `${instance}-real-server`);
 }
 
 /**
@@ -30,8 +30,8 @@ export function pinFolder(instance: string): string {
  * losing a packet or a count. On failure what was attached before is still attached, and what was not is not.
  */
 export async function attach(requirement: DecapsulationRequirement): Promise<void> {
-  await requireBpffs();
   const { pins } = requirement;
+  await requireBpffs(dirname(pins));
   const linkPin = linkPath(requirement);
   const attached = await linkIsLive(requirement);
   if (!attached) await detach(requirement); // what a vanished interface of the same name may have left
@@ -140,7 +140,7 @@ function nameOutcomes(counters: BpfMap<number, OutcomeCounter>): void {
   }
 }
 
-function outcomeNames(): [name: string, index: number][] {
+function outcomeNames(): [name: string, index: DecapsulationOutcome][] {
   const prefix = "DECAPSULATION_";
   return Object.entries(DecapsulationOutcome)
     .filter(([name]) => name !== "DECAPSULATION_OUTCOMES")
@@ -174,10 +174,13 @@ function mapPath(pins: string, name: string): string {
   return join(pins, "maps", name);
 }
 
-async function requireBpffs(): Promise<void> {
-  const { type } = await statfs(BPFFS);
+async function requireBpffs(path: string): Promise<void> {
+  const type = await statfs(path).then(
+    (found) => found.type,
+    () => undefined,
+  );
   if (type !== BPFFS_MAGIC) {
-    throw new RealServerError("BPFFS_MISSING", `no BPF file system at ${BPFFS}: mount -t bpf bpf ${BPFFS}`);
+    throw new RealServerError("BPFFS_MISSING", `no BPF file system at ${path}: mount -t bpf bpf ${path}`);
   }
 }
 

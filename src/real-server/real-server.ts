@@ -31,6 +31,8 @@ export interface UpOptions {
   /** tun: outer destinations to unwrap. Default: the addresses of `interface`. */
   readonly tunnelAddresses?: readonly string[];
   readonly mode: DecapsulationMode;
+  /** Where the BPF file system is mounted. */
+  readonly bpffs: string;
 }
 
 /** One line of what a command did or found. */
@@ -55,7 +57,8 @@ export interface Status {
  * Meets the requirements that do not hold yet and remembers what was changed. Called again with other options it moves
  * from the old requirements to the new ones. When a step fails, the steps before it are undone.
  */
-export async function up(options: UpOptions, directory = new StateDirectory()): Promise<Item[]> {
+export async function up(options: UpOptions, runtimeDirectory: string): Promise<Item[]> {
+  const directory = new StateDirectory(runtimeDirectory);
   checkOptions(options);
   return await directory.locked(async () => {
     const before = await directory.load(options.instance);
@@ -104,7 +107,8 @@ export async function up(options: UpOptions, directory = new StateDirectory()): 
 }
 
 /** Undoes what `up` changed, except what another instance has come to need: that instance takes the undoing over. */
-export async function down(instance: string, directory = new StateDirectory()): Promise<Item[]> {
+export async function down(instance: string, runtimeDirectory: string): Promise<Item[]> {
+  const directory = new StateDirectory(runtimeDirectory);
   checkInstance(instance);
   return await directory.locked(async () => {
     const state = await directory.load(instance);
@@ -116,7 +120,8 @@ export async function down(instance: string, directory = new StateDirectory()): 
 }
 
 /** Whether each requirement holds, and what the decapsulation program has counted. Undefined: the instance is not up. */
-export async function status(instance: string, directory = new StateDirectory()): Promise<Status | undefined> {
+export async function status(instance: string, runtimeDirectory: string): Promise<Status | undefined> {
+  const directory = new StateDirectory(runtimeDirectory);
   checkInstance(instance);
   const state = await directory.load(instance);
   if (state === undefined) return undefined;
@@ -166,7 +171,7 @@ async function decapsulationOf(options: UpOptions, facing: string): Promise<Deca
     kind: "decapsulation",
     interface: facing,
     mode: options.mode,
-    pins: decapsulation.pinFolder(options.instance),
+    pins: decapsulation.pinFolder(options.bpffs, options.instance),
     tunnelAddresses,
     virtualAddresses: options.virtualAddresses,
   };

@@ -1,5 +1,5 @@
 /**
- * The record of what `sluice real-server up` required and changed, in /run: like the changes, it does not survive a
+ * The record of what `sluice real-server up` required and changed, below /run: like the changes, it does not survive a
  * reboot. One file an instance, replaced whole by rename, and written before each change is made, so that `down` finds
  * everything even after a crash in between.
  */
@@ -23,7 +23,7 @@ export interface State {
 }
 
 export class StateDirectory {
-  constructor(private readonly path = "/run/sluice") {}
+  constructor(private readonly path: string) {}
 
   /** An instance that has nothing yet, in the network namespace of this process. */
   static async empty(instance: string): Promise<State> {
