@@ -8,7 +8,12 @@ import {
 } from "@grpc/grpc-js";
 import { BadRequest, ErrorInfo } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
-import { DirectorServiceClient } from "./gen/sluice/v1/director_service.js";
+import {
+  DirectorServiceClient,
+  type ListRealServersResponse,
+  type ListVirtualServiceStatisticsResponse,
+  type ListVirtualServicesResponse,
+} from "./gen/sluice/v1/director_service.js";
 import type { RealServer } from "./gen/sluice/v1/real_server.js";
 import type { DropStatistics, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import type { VirtualService } from "./gen/sluice/v1/virtual_service.js";
@@ -59,6 +64,9 @@ export interface ApiClientOptions {
   readonly timeoutMs?: number;
 }
 
+/** The most that the daemon gives. */
+const PAGE_SIZE = 1000;
+
 type Answer<Response> = (error: ServiceError | null, response: Response) => void;
 type Start<Response> = (metadata: Metadata, options: CallOptions, answer: Answer<Response>) => ClientUnaryCall;
 
@@ -87,16 +95,14 @@ export class ApiClient {
     return this.#call((...rest) => this.#stub.getVirtualService({ name }, ...rest));
   }
 
-  /** All of them, page by page. */
-  async *listVirtualServices(): AsyncGenerator<VirtualService> {
-    for (let pageToken = "", more = true; more; more = pageToken !== "") {
-      const request = { pageSize: 1000, pageToken };
-      const page = await this.#call<{ virtualServices: VirtualService[]; nextPageToken: string }>((...rest) =>
-        this.#stub.listVirtualServices(request, ...rest),
-      );
-      yield* page.virtualServices;
-      pageToken = page.nextPageToken;
-    }
+  /** All of them, fetched page by page. */
+  listVirtualServices(): Promise<VirtualService[]> {
+    return this.#pages<ListVirtualServicesResponse, VirtualService>(
+      (page) =>
+        (...rest) =>
+          this.#stub.listVirtualServices(page, ...rest),
+      (response) => response.virtualServices,
+    );
   }
 
   updateVirtualService(virtualService: VirtualService, updateMask: string[]): Promise<VirtualService> {
@@ -115,16 +121,14 @@ export class ApiClient {
     return this.#call((...rest) => this.#stub.getRealServer({ name }, ...rest));
   }
 
-  /** All of a service's, page by page. */
-  async *listRealServers(parent: string): AsyncGenerator<RealServer> {
-    for (let pageToken = "", more = true; more; more = pageToken !== "") {
-      const request = { parent, pageSize: 1000, pageToken };
-      const page = await this.#call<{ realServers: RealServer[]; nextPageToken: string }>((...rest) =>
-        this.#stub.listRealServers(request, ...rest),
-      );
-      yield* page.realServers;
-      pageToken = page.nextPageToken;
-    }
+  /** All of a service's, fetched page by page. */
+  listRealServers(parent: string): Promise<RealServer[]> {
+    return this.#pages<ListRealServersResponse, RealServer>(
+      (page) =>
+        (...rest) =>
+          this.#stub.listRealServers({ parent, ...page }, ...rest),
+      (response) => response.realServers,
+    );
   }
 
   updateRealServer(realServer: RealServer, updateMask: string[]): Promise<RealServer> {
@@ -139,16 +143,14 @@ export class ApiClient {
     return this.#call((...rest) => this.#stub.getVirtualServiceStatistics({ name }, ...rest));
   }
 
-  /** Of all services, page by page. */
-  async *listVirtualServiceStatistics(): AsyncGenerator<VirtualServiceStatistics> {
-    for (let pageToken = "", more = true; more; more = pageToken !== "") {
-      const request = { pageSize: 1000, pageToken };
-      const page = await this.#call<{ virtualServiceStatistics: VirtualServiceStatistics[]; nextPageToken: string }>(
-        (...rest) => this.#stub.listVirtualServiceStatistics(request, ...rest),
-      );
-      yield* page.virtualServiceStatistics;
-      pageToken = page.nextPageToken;
-    }
+  /** Of all services, fetched page by page. */
+  listVirtualServiceStatistics(): Promise<VirtualServiceStatistics[]> {
+    return this.#pages<ListVirtualServiceStatisticsResponse, VirtualServiceStatistics>(
+      (page) =>
+        (...rest) =>
+          this.#stub.listVirtualServiceStatistics(page, ...rest),
+      (response) => response.virtualServiceStatistics,
+    );
   }
 
   getDropStatistics(): Promise<DropStatistics> {
@@ -161,6 +163,20 @@ export class ApiClient {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  async #pages<Response extends { readonly nextPageToken: string }, Item>(
+    start: (page: { pageSize: number; pageToken: string }) => Start<Response>,
+    itemsOf: (response: Response) => readonly Item[],
+  ): Promise<Item[]> {
+    const items: Item[] = [];
+    let pageToken = "";
+    do {
+      const response = await this.#call(start({ pageSize: PAGE_SIZE, pageToken }));
+      items.push(...itemsOf(response));
+      pageToken = response.nextPageToken;
+    } while (pageToken !== "");
+    return items;
   }
 
   #call<Response>(start: Start<Response>): Promise<Response> {
