@@ -4,6 +4,7 @@ export type { BtfType, Composite, Enumerator, Member, Section, SectionVariable }
 export type { Codec } from "./codec.js";
 export { BpfError, type BpfErrorCode, type BpfErrorDetails, errorCodes } from "./error.js";
 export * from "./flags.js";
+export { type GenerateOptions, generate } from "./generate.js";
 export { interfaceIndex, interfaceName } from "./interface.js";
 export type { MapType, ProgramType } from "./kernel-types.js";
 export { Link, type LinkInfo, type XdpMode } from "./link.js";
