@@ -94,8 +94,9 @@ struct tunnel {
 
 static __always_inline struct host_address ipv4_address(__be32 address)
 {
-	struct host_address key = { .family = FAMILY_IPV4 };
+	struct host_address key = {};
 
+	key.family = FAMILY_IPV4;
 	__builtin_memcpy(key.address.bytes, &address, sizeof(address));
 	return key;
 }

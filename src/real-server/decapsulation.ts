@@ -4,7 +4,13 @@ import { isIPv4 } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { BpfError, BpfMap, interfaceIndex, Link, openObject, type Program, type XdpMode } from "libbpf-ts";
-import { AddressFamily, DecapsulationOutcome, type HostAddress, type OutcomeCounter } from "./decapsulate.bpf.js";
+import {
+  AddressFamily,
+  DecapsulationOutcome,
+  type HostAddress,
+  type Maps,
+  type OutcomeCounter,
+} from "./decapsulate.bpf.js";
 import { RealServerError } from "./error.js";
 import type { DecapsulationRequirement } from "./requirement.js";
 
@@ -12,6 +18,8 @@ import type { DecapsulationRequirement } from "./requirement.js";
 const BPFFS_MAGIC = 0xcafe4a11;
 
 const OBJECT = fileURLToPath(new URL("../../../build/bpf/decapsulate.bpf.o", import.meta.url));
+
+const MAPS = ["tunnel_addresses", "virtual_addresses", "outcomes"] satisfies (keyof Maps)[];
 
 export interface OutcomeCount {
   /** A name of enum decapsulation_outcome in lower case without the prefix. */
@@ -40,7 +48,7 @@ export async function attach(requirement: DecapsulationRequirement): Promise<voi
     await mkdir(join(pins, "programs"), { recursive: true });
     await mkdir(join(pins, "links"), { recursive: true });
     const open = openObject(OBJECT);
-    for (const [name, map] of open.maps) map.setPinPath(mapPath(pins, name));
+    for (const name of MAPS) open.map(name).setPinPath(mapPath(pins, name));
     using object = await open.load();
     const program = object.program("decapsulate");
     if (!attached) nameOutcomes(object.map("outcomes"));

@@ -73,8 +73,8 @@ test("sluice real-server", async (t) => {
     t.match((await attempt("status", "--instance", instance)).stdout, /holds +IPIP to 10\.1\.0\.11/);
 
     const again = await up("tun", "--vip", `${VIP},${OTHER_VIP}`, "--method", "tun");
-    t.notMatch(again, /^done +(?!IPIP)/m, "nothing but the program was renewed");
-    t.same(await stateOf(host), during);
+    t.notMatch(again, /^done +(?!IPIP)[^ ]/m, "nothing but the program was renewed");
+    t.equal(withoutProgramIds(await stateOf(host)), withoutProgramIds(during));
 
     await up("tun", "--vip", OTHER_VIP, "--method", "tun");
     const addresses = JSON.stringify(await host.ipJson("-4 address show dev lo"));
@@ -165,6 +165,10 @@ test("sluice real-server", async (t) => {
     await first.down("dr");
   });
 });
+
+function withoutProgramIds(state: unknown): string {
+  return JSON.stringify(state).replaceAll(/"id":\d+|\b(?:id|load_time|btf_id) \d+/g, "");
+}
 
 /** Whether any host on the back network answers when it is asked who has the address. */
 async function answersArp(router: Namespace, address: string): Promise<boolean> {
