@@ -22,6 +22,9 @@ enum abi : __u32 {
 
 #define CACHE_LINE 64
 
+/* A type that no map has, but the control plane needs all the same: the generator writes it out. */
+#define exported __attribute__((btf_decl_tag("export")))
+
 #define size_is(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is not " #bytes " bytes")
 
 enum address_family : __u8 {
@@ -310,7 +313,7 @@ struct event {
 	__u32 ifindex;
 	enum address_family family;
 	__u8 pad[3];
-};
+} exported;
 size_is(struct event, 32);
 
 /*
@@ -326,7 +329,7 @@ struct sweep_request {
 	__u32 orphans; /* answer: reverse entries without a forward one removed */
 	__u32 entries; /* answer: entries in use in the slice, after it */
 	__u32 pad;
-};
+} exported;
 size_is(struct sweep_request, 24);
 
 enum route_verdict : __u32 {
@@ -351,7 +354,7 @@ struct route_request {
 	__u8 source_mac[6];
 	__u16 mtu;
 	__u16 kernel_verdict; /* BPF_FIB_LKUP_RET_* */
-};
+} exported;
 size_is(struct route_request, 80);
 
 #endif

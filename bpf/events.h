@@ -9,9 +9,9 @@ static __u64 last_event_tick;
 
 /*
  * At most one event a tick from all processors together (give or take a race): whoever is asked looks at everything once a
- * second anyway, and a flood to an unresolved next hop must not keep it busy.
+ * second anyway, and a flood to an unresolved next hop must not keep it busy. Not inlined, so that struct event is in the object's BTF.
  */
-static __always_inline void tell(const struct event *event)
+static __noinline void tell(const struct event *event)
 {
 	__u64 tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
 

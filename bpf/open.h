@@ -152,14 +152,15 @@ GLOBAL int open_pick(struct xdp_md *ctx, struct route *route)
 
 	const struct service *service = service_find(&route->flow, &route->service);
 	const struct real_server *real;
+	__u32 pick;
 
 	if (!service)
 		return XDP_PASS;
 	if (route->flow.protocol == PROTOCOL_TCP && (route->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) != TCP_FLAG_SYN)
 		return XDP_PASS;
 
-	route->real = schedule(service, route->service, &route->flow);
-	real = bpf_map_lookup_elem(&real_servers, &route->real);
+	pick = route->real = schedule(service, route->service, &route->flow);
+	real = bpf_map_lookup_elem(&real_servers, &pick);
 	if (!real || real->state != REAL_ACTIVE || real->service != route->service)
 		return drop(ctx, DROP_NO_REAL_SERVER);
 	if (!real->ifindex) {

@@ -73,8 +73,6 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 	packet->l4 = l4;
 	packet->length = length;
 	packet->tcp_flags = 0;
-	barrier_var(protocol);
-	packet->protocol = protocol;
 	*ipv4_of(&flow->source) = ip->saddr;
 	*ipv4_of(&flow->destination) = ip->daddr;
 	flow->protocol = protocol;
@@ -110,6 +108,9 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 		/* Fragments of ICMP are the host's to put together; it answers them itself where it has the VIP. */
 		return protocol == PROTOCOL_ICMP && whole == PACKET_FLOW ? PACKET_ICMP : PACKET_FOREIGN;
 	}
+	/* Last, since Linux 6.1 forgets what a comparison says of a value that was spilled before it. */
+	barrier_var(protocol);
+	packet->protocol = protocol;
 	return PACKET_FLOW;
 }
 

@@ -22,14 +22,12 @@ static __always_inline enum route_verdict route_verdict(long kernel)
 	}
 }
 
-SEC("xdp") int resolve_route(struct xdp_md *ctx)
+/* Not inlined, so that struct route_request is in the object's BTF. */
+static __noinline int answer_route(struct xdp_md *ctx, struct route_request *request)
 {
-	struct route_request *request = (void *)(long)ctx->data;
 	struct bpf_fib_lookup lookup = {};
 	long verdict;
 
-	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
 	if (request->family != FAMILY_IPV4)
 		return XDP_ABORTED;
 	lookup.family = AF_INET;
@@ -53,6 +51,15 @@ SEC("xdp") int resolve_route(struct xdp_md *ctx)
 	__builtin_memcpy(request->source_mac, lookup.smac, ETH_ALEN);
 	request->mtu = lookup.mtu_result;
 	return XDP_PASS;
+}
+
+SEC("xdp") int resolve_route(struct xdp_md *ctx)
+{
+	struct route_request *request = (void *)(long)ctx->data;
+
+	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	return answer_route(ctx, request);
 }
 
 #endif

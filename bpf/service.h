@@ -18,11 +18,12 @@ static __always_inline const struct service *service_find(const struct flow *flo
 		.family = flow->family,
 	};
 	const __u32 *found = bpf_map_lookup_elem(&service_index, &key);
+	__u32 service; /* on the stack: Linux 6.1 takes no key from behind a pointer argument */
 
 	if (!found)
 		return NULL;
-	*index = *found;
-	return bpf_map_lookup_elem(&services, index);
+	*index = service = *found;
+	return bpf_map_lookup_elem(&services, &service);
 }
 
 static __always_inline bool is_vip(const struct flow *flow)
