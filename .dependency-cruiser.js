@@ -58,8 +58,9 @@ export default {
     },
   ],
   options: {
-    doNotFollow: { path: "node_modules" },
-    exclude: { path: "(^|/)(dist|build)/" },
+    // libbpf-ts is seen as others see it, built, and not followed from there.
+    doNotFollow: { path: "node_modules|^src/libbpf-ts/dist/" },
+    exclude: { path: "^(dist|build)/" },
     tsPreCompilationDeps: true,
     tsConfig: { fileName: "tsconfig.json" },
     combinedDependencies: false,

@@ -54,7 +54,7 @@ demo: build bpffs ## balance real HTTP and UDP traffic in namespaces by all four
 	@$(AS_ROOT) node dist/test/demo/main.js
 
 .PHONY: bench
-bench: build bpffs ## measure ns a packet beside reference programs, and the control plane with 10,000 services; BENCH="--quick", BENCH="dr nat-1", see BENCH=--help
+bench: build bpffs ## measure ns a packet beside reference programs, and the control plane with 10,000 services; BENCH=--help says what to choose
 	@$(AS_ROOT) node dist/test/bench/main.js $(BENCH)
 
 .PHONY: test-kernel
@@ -118,6 +118,7 @@ build/%.bpf.o: %.bpf.c | build/apt.stamp
 
 build/tsc.stamp: tsconfig.json build/ts-sources.txt $(TS_SOURCES) build/libbpf-ts.stamp
 	tsc -p .
+	@chmod +x dist/src/cli/main.js
 	@touch $@
 
 # The list of sources changes when a file goes, too; what was compiled from it must not be run as a test any more.
