@@ -61,9 +61,11 @@ export function isOmitted(types: TypeTable, member: Member): boolean {
 }
 
 // A value that does not fit, on its way up through the structs and arrays around it, which add their names.
-class Misfit {
+class Misfit extends Error {
   path = "";
-  constructor(readonly problem: string) {}
+  constructor(readonly problem: string) {
+    super(problem);
+  }
   inside(step: string): this {
     this.path = this.path === "" || this.path.startsWith("[") ? step + this.path : `${step}.${this.path}`;
     return this;

@@ -76,7 +76,7 @@ function requireMode(mode: unknown): asserts mode is UpdateMode {
 const frozen: Reading = { code: "FROZEN", advice: "the map is frozen or read-only for user space" };
 
 /** A map's handle, for the other classes of this package. */
-export let handleOfMap: (what: string, map: BpfMap) => MapHandle;
+export let handleOfMap: (what: string, map: unknown) => MapHandle;
 /** Wraps a handle, which it then owns. */
 export let wrapMap: (handle: MapHandle, name?: string, btf?: Btf, types?: MapTypes) => BpfMap;
 

@@ -277,10 +277,10 @@ export class OpenMap {
     this.#check(addon.setMaxEntries(handle, this.#plan.index, count), "set the size of");
   }
 
-  /** load() uses the map that is pinned there, if it fits (PIN_DOES_NOT_FIT), and pins a new one there otherwise. */
-  setPinPath(path: string): void {
+  /** load() uses the map that is pinned there, if it fits (PIN_DOES_NOT_FIT), and pins a new one there otherwise. Undefined: no pin. */
+  setPinPath(path: string | undefined): void {
     this.#opened();
-    requirePinPath(path);
+    if (path !== undefined) requirePinPath(path);
     this.#plan.pinPath = path;
   }
 

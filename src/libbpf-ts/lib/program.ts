@@ -55,7 +55,7 @@ const HEADROOM_FOR_GROWTH = 256;
 /** Beyond any packet: 64 KiB and the fragments of a multi-buffer frame. */
 const MAX_BYTES = 1 << 24;
 
-export let handleOfProgram: (what: string, program: Program) => ProgramHandle;
+export let handleOfProgram: (what: string, program: unknown) => ProgramHandle;
 /** Wraps a handle, which it then owns. */
 export let wrapProgram: (handle: ProgramHandle, name?: string) => Program;
 

@@ -3,11 +3,8 @@
 #include "log.h"
 #include "register.h"
 
-#include <bpf/libbpf.h>
-
 static Napi::Object Init(Napi::Env env, Napi::Object exports)
 {
-	libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
 	CaptureLibbpfMessages();
 	RegisterBtf(env, exports);
 	RegisterInterface(env, exports);
