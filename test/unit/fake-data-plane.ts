@@ -1,0 +1,56 @@
+import type { DataPlane } from "../../src/daemon/data-plane.js";
+import {
+  type DesiredState,
+  EMPTY_STATE,
+  realServerName,
+  type ServiceCounters,
+  type Statistics,
+  serviceName,
+} from "../../src/model/index.js";
+
+/** A data plane in memory: remembers what was published, and fails when it is told to. */
+export class FakeDataPlane implements DataPlane {
+  published: DesiredState = EMPTY_STATE;
+  publications = 0;
+  closed = false;
+  /** Thrown by the next publish. */
+  failure: Error | undefined;
+  /** Publications that have begun and not ended; more than one at a time is a fault of the caller. */
+  underWay = 0;
+  mostUnderWay = 0;
+
+  async publish(desired: DesiredState): Promise<void> {
+    this.underWay++;
+    this.mostUnderWay = Math.max(this.mostUnderWay, this.underWay);
+    await new Promise((resolve) => setImmediate(resolve));
+    this.underWay--;
+    const failure = this.failure;
+    this.failure = undefined;
+    if (failure !== undefined) {
+      throw failure;
+    }
+    this.published = desired;
+    this.publications++;
+  }
+
+  /** Every counter is the position of its service, in the order published, counted from 1. */
+  statistics(): Statistics {
+    const services = this.published.services.map((service, index): [string, ServiceCounters] => {
+      const count = BigInt(index + 1);
+      const traffic = { connections: count, inPackets: count, inBytes: count, outPackets: count, outBytes: count };
+      const realServers = service.realServers.map((realServer) => {
+        return [realServerName(realServer), { ...traffic, active: 2, inactive: 3 }] as const;
+      });
+      return [serviceName(service), { ...traffic, realServers: new Map(realServers) }];
+    });
+    return {
+      services: new Map(services),
+      drops: { no_real_server: { packets: 7n, bytes: 420n }, table_full: { packets: 0n, bytes: 0n } },
+    };
+  }
+
+  close(): Promise<void> {
+    this.closed = true;
+    return Promise.resolve();
+  }
+}
