@@ -1,0 +1,196 @@
+import { BpfError, type BpfMap, possibleCpus, RingBuffer } from "libbpf-ts";
+import type { DesiredState, InterfaceSettings, Limits, Statistics, Timeouts } from "../model/index.js";
+import { formatAddress } from "./address.js";
+import { type CounterMaps, readStatistics } from "./counters.js";
+import { DataPlaneError } from "./error.js";
+import { warnWithoutForwarding } from "./forwarding.js";
+import { type Loaded, load } from "./load.js";
+import type { Logger } from "./log.js";
+import { type MappedTables, mapTables } from "./mapped-tables.js";
+import { DatagramNeighbours } from "./neighbours.js";
+import { NextHops } from "./next-hops.js";
+import { Pins } from "./pins.js";
+import { Publisher, type PublishReport } from "./publisher.js";
+import { routeLookup } from "./route.js";
+import { writeTimeouts } from "./settings.js";
+import { type AddressFamily, EventKind, layout } from "./sluice.bpf.js";
+import { sourceAddress } from "./source-address.js";
+import { Sweeper } from "./sweeper.js";
+import { type UnloadOptions, type UnloadReport, unload } from "./unload.js";
+
+export interface DataPlaneOptions {
+  /** Names the pin folder. */
+  readonly instance: string;
+  readonly interfaces: readonly InterfaceSettings[];
+  readonly limits: Limits;
+  readonly timeouts: Timeouts;
+  /** Left out: build/bpf/sluice.bpf.o of this package. */
+  readonly objectPath?: string;
+  /** Where the BPF file system is mounted; left out: /sys/fs/bpf. */
+  readonly bpffs?: string;
+  readonly log: Logger;
+}
+
+/**
+ * A data plane in the kernel, and all that this process does for it: publishing, next hops, sweeping, counters. It lives on when
+ * this object or the process ends. Whoever opens one sees to it that no other process has the same instance open.
+ */
+export class DataPlane {
+  readonly #loaded: Loaded;
+  readonly #tables: MappedTables;
+  readonly #neighbours: DatagramNeighbours;
+  readonly #nextHops: NextHops;
+  readonly #publisher: Publisher;
+  readonly #sweeper: Sweeper;
+  readonly #events: RingBuffer;
+  readonly #counters: CounterMaps;
+  readonly #cpus = possibleCpus();
+  #closed = false;
+
+  private constructor(loaded: Loaded, timeouts: Timeouts, log: Logger) {
+    const { object, interfaces, identity } = loaded;
+    this.#loaded = loaded;
+    this.#tables = mapTables(object);
+    writeTimeouts(this.#tables.settings, timeouts);
+
+    const egress = object.map<number, number>("egress");
+    const ifindexes = interfaces.map(({ ifindex }) => ifindex);
+    for (const ifindex of ifindexes) {
+      egress.set(ifindex, ifindex);
+    }
+    this.#neighbours = new DatagramNeighbours(log);
+    const resolve = object.program("resolve_route");
+    this.#nextHops = new NextHops({
+      lookup: routeLookup((data) => resolve.testRun({ data }).data),
+      realServers: this.#tables.realServers,
+      interfaces: ifindexes,
+      neighbours: this.#neighbours,
+      sourceAddress,
+      addEgress: (ifindex) => {
+        addEgress(egress, ifindex, log);
+      },
+      log,
+    });
+    this.#publisher = new Publisher(this.#tables, this.#nextHops, log);
+    const sweep = object.program("sweep");
+    this.#sweeper = new Sweeper((data) => sweep.testRunAsync({ data }), identity.buckets, log);
+    this.#counters = {
+      services: object.map("service_counters"),
+      realServers: object.map("real_counters"),
+      drops: object.map("drops"),
+    };
+    this.#events = new RingBuffer(object.map("events"), (records) => {
+      this.#hear(records);
+    });
+    warnWithoutForwarding(
+      interfaces.map(({ name }) => name),
+      log,
+    );
+    this.#nextHops.start();
+    this.#publisher.start();
+    this.#sweeper.start();
+  }
+
+  /**
+   * Loads a data plane and attaches it, or adopts the one that is pinned: its connections stay, its program is replaced in
+   * place by this build's. All or nothing.
+   *
+   * @throws DataPlaneError
+   */
+  static async open(options: DataPlaneOptions): Promise<DataPlane> {
+    const { instance, bpffs, timeouts, log } = options;
+    const pins = Pins.of(instance, bpffs);
+    const loaded = await load(pins, options);
+    try {
+      const dataPlane = new DataPlane(loaded, timeouts, log);
+      const names = loaded.interfaces.map(({ name }) => name);
+      log.info({ interfaces: names, pins: pins.root }, loaded.adopted ? "data plane adopted" : "data plane loaded");
+      return dataPlane;
+    } catch (error) {
+      loaded.object.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Takes a data plane out of the kernel, with its connections.
+   *
+   * @throws DataPlaneError BPFFS_NOT_MOUNTED
+   */
+  static unload(options: UnloadOptions): Promise<UnloadReport> {
+    return unload(options);
+  }
+
+  /**
+   * Makes the data plane do what `desired` says, whole or not at all, and says what changed. Services that are the same objects
+   * as last time cost nothing. The first call waits for up to a second until the next hops of the real servers are known.
+   *
+   * @throws DataPlaneError CAPACITY_EXCEEDED, TABLE_TOO_SMALL, DUPLICATE_SERVICE: nothing has changed. WRITE_FAILED: a part has.
+   */
+  async publish(desired: DesiredState): Promise<PublishReport> {
+    this.#requireOpen();
+    return this.#publisher.publish(desired);
+  }
+
+  /** Counters of all services in use, since the data plane was loaded or the service or real server added. */
+  statistics(): Statistics {
+    this.#requireOpen();
+    return readStatistics(this.#counters, this.#publisher.inventory, this.#tables.realLoad, this.#cpus);
+  }
+
+  /** Entries of the connection table in use, some seconds ago. A nat or fullnat connection has two. */
+  get connectionEntries(): number {
+    return this.#sweeper.entries;
+  }
+
+  /** Lets go of the data plane, which stays pinned and goes on forwarding. Waits for a publish that is under way. */
+  async close(): Promise<void> {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = true;
+    this.#events.close();
+    await this.#publisher.close();
+    await Promise.all([this.#nextHops.close(), this.#sweeper.close()]);
+    this.#neighbours.close();
+    this.#tables.close();
+    this.#loaded.object.close();
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) {
+      throw new DataPlaneError("CLOSED", "this data plane was closed");
+    }
+  }
+
+  #hear(records: readonly Uint8Array[]): void {
+    const { kind, subject, address, family } = layout.Event.offsets;
+    for (const record of records) {
+      const words = new Uint32Array(record.buffer, record.byteOffset, layout.Event.size / 4);
+      switch (words[kind / 4]) {
+        case EventKind.EVENT_NEXT_HOP_MISSING:
+          this.#nextHops.missing(words[subject / 4]!);
+          break;
+        case EventKind.EVENT_CLIENT_NEIGHBOUR_MISSING:
+          this.#neighbours.resolve(
+            formatAddress({ family: record[family] as AddressFamily, bytes: record.subarray(address, address + 16) }),
+          );
+          break;
+        default:
+        // Of a newer data plane, which asks for something that this build does not know.
+      }
+    }
+  }
+}
+
+/** Lets packets leave by an interface. One that has just gone needs no entry. */
+function addEgress(egress: BpfMap<number, number>, ifindex: number, log: Logger): void {
+  try {
+    egress.set(ifindex, ifindex);
+  } catch (error) {
+    if (!(error instanceof BpfError)) {
+      throw error;
+    }
+    log.warn({ err: error, ifindex }, "cannot let packets leave by an interface");
+  }
+}

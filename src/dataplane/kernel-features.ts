@@ -1,0 +1,36 @@
+/** What the data plane needs of the kernel, asked for by trying it out, never by the kernel's version. */
+import { probe } from "libbpf-ts";
+import { DataPlaneError } from "./error.js";
+
+interface Requirement {
+  readonly feature: string;
+  /** The kernel version that brought it, for the message alone. */
+  readonly since: string;
+  readonly present: () => boolean;
+}
+
+const REQUIREMENTS: readonly Requirement[] = [
+  { feature: "XDP programs", since: "4.8", present: () => probe.programType("xdp") },
+  { feature: "BPF iterators (tracing programs)", since: "5.8", present: () => probe.programType("tracing") },
+  { feature: "maps of type devmap_hash", since: "5.4", present: () => probe.mapType("devmap_hash") },
+  { feature: "maps of type ringbuf", since: "5.8", present: () => probe.mapType("ringbuf") },
+  helper("bpf_fib_lookup", "4.18"),
+  helper("bpf_spin_lock", "5.1"),
+  helper("bpf_ktime_get_coarse_ns", "5.11"),
+  helper("bpf_loop", "5.17"),
+];
+
+function helper(name: string, since: string): Requirement {
+  return { feature: `the helper ${name} in XDP programs`, since, present: () => probe.helper("xdp", name) };
+}
+
+/** @throws DataPlaneError KERNEL_FEATURE_MISSING, naming all that are missing */
+export function requireKernelFeatures(): void {
+  const missing = REQUIREMENTS.filter(({ present }) => !present());
+  if (missing.length > 0) {
+    const list = missing.map(({ feature, since }) => `${feature} (Linux ${since})`).join(", ");
+    throw new DataPlaneError("KERNEL_FEATURE_MISSING", `this kernel lacks ${list}`, {
+      remedy: "run a kernel that has them; Linux 6.1 and later do",
+    });
+  }
+}

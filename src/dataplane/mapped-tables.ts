@@ -1,0 +1,45 @@
+/** The tables of a loaded data plane: array maps as memory of this process, hash maps by system call. */
+import { type BpfObject, type MappedArray, possibleCpus } from "libbpf-ts";
+import type { Cursor, ServiceKey, Traffic, Vip, VipKey } from "./sluice.bpf.js";
+import type { Tables } from "./tables.js";
+
+const NO_TRAFFIC: Traffic = { connections: 0n, in_packets: 0n, in_bytes: 0n, out_packets: 0n, out_bytes: 0n };
+
+export interface MappedTables extends Tables {
+  close(): void;
+}
+
+export function mapTables(object: BpfObject): MappedTables {
+  const mapped: MappedArray[] = [];
+  const map = (name: string, writable = true): MappedArray => {
+    const memory = object.map(name).mmap({ writable });
+    mapped.push(memory);
+    return memory;
+  };
+  const cursors = object.map<number, Cursor>("cursors");
+  const serviceCounters = object.map<number, Traffic>("service_counters");
+  const realCounters = object.map<number, Traffic>("real_counters");
+  const noTraffic = Array.from({ length: possibleCpus() }, () => NO_TRAFFIC);
+  return {
+    services: map("services"),
+    realServers: map("real_servers"),
+    rings: map("rings"),
+    realLoad: map("real_load", false),
+    settings: map("settings"),
+    localAddresses: map("local_addresses"),
+    serviceIndex: object.map<ServiceKey, number>("service_index"),
+    vips: object.map<VipKey, Vip>("vips"),
+    resetService: (index) => {
+      serviceCounters.setPerCpu(index, noTraffic);
+      cursors.set(index, { next: 0n });
+    },
+    resetRealServer: (index) => {
+      realCounters.setPerCpu(index, noTraffic);
+    },
+    close: () => {
+      for (const memory of mapped.splice(0)) {
+        memory.close();
+      }
+    },
+  };
+}

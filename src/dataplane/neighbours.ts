@@ -1,0 +1,110 @@
+/**
+ * Makes the kernel resolve neighbours, which it does only for packets of its own: a small UDP datagram to the discard
+ * port (RFC 863) of whose MAC is wanted. Forwarding by XDP leaves no trace in the neighbour table either, so neighbours
+ * in use are asked for now and then, or the kernel would keep a MAC that is long out of date.
+ */
+import { createSocket, type Socket } from "node:dgram";
+import type { Logger } from "./log.js";
+
+const DISCARD_PORT = 9;
+const DATAGRAM = new Uint8Array(1);
+/** Milliseconds between two datagrams to the same neighbour that has no MAC. */
+const RETRY_AFTER = 1000;
+/** The same for one that has: about the time for which Linux trusts a MAC (net.ipv4.neigh.default.base_reachable_time_ms). */
+const CONFIRM_AFTER = 30_000;
+/** Datagrams a second to all neighbours together. */
+const MOST_A_SECOND = 2000;
+
+export interface Neighbours {
+  /** Asks for the MAC of an address on link, unless that was done lately. */
+  resolve(address: string): void;
+  /** Asks whether the MAC is still right, now and then. */
+  confirm(address: string): void;
+  close(): void;
+}
+
+export class DatagramNeighbours implements Neighbours {
+  readonly #log: Logger;
+  readonly #sockets = new Map<"udp4" | "udp6", Socket>();
+  /** When an address was last asked for. */
+  readonly #asked = new Map<string, number>();
+  #second = 0;
+  #sentThisSecond = 0;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  resolve(address: string): void {
+    this.#ask(address, RETRY_AFTER);
+  }
+
+  confirm(address: string): void {
+    this.#ask(address, CONFIRM_AFTER);
+  }
+
+  close(): void {
+    for (const socket of this.#sockets.values()) {
+      socket.close();
+    }
+    this.#sockets.clear();
+  }
+
+  #ask(address: string, interval: number): void {
+    const now = performance.now();
+    const asked = this.#asked.get(address);
+    if ((asked !== undefined && now - asked < interval) || !this.#mayAsk(now)) {
+      return;
+    }
+    this.#asked.set(address, now);
+    const type = address.includes(":") ? "udp6" : "udp4";
+    this.#socket(type).send(DATAGRAM, DISCARD_PORT, address, (error) => {
+      if (error !== null) {
+        this.#log.debug({ address, err: error }, "cannot ask for a neighbour");
+      }
+    });
+  }
+
+  #mayAsk(now: number): boolean {
+    const second = Math.floor(now / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#sentThisSecond = 0;
+      this.#forget(now);
+    }
+    return ++this.#sentThisSecond <= MOST_A_SECOND;
+  }
+
+  #forget(now: number): void {
+    for (const [address, asked] of this.#asked) {
+      if (now - asked < CONFIRM_AFTER) {
+        // In the order of asking: all others are younger.
+        break;
+      }
+      this.#asked.delete(address);
+    }
+  }
+
+  #socket(type: "udp4" | "udp6"): Socket {
+    const existing = this.#sockets.get(type);
+    if (existing !== undefined) {
+      return existing;
+    }
+    const lookup = (
+      host: string,
+      _options: unknown,
+      done: (error: null, address: string, family: number) => void,
+    ): void => {
+      // Addresses need no resolver.
+      done(null, host, type === "udp4" ? 4 : 6);
+    };
+    const socket = createSocket({ type, lookup });
+    // Answers such as "port unreachable" mean that there is a neighbour; nothing here waits for them.
+    socket.on("error", (error) => {
+      this.#log.debug({ err: error }, "neighbour socket");
+    });
+    socket.unref();
+    this.#sockets.set(type, socket);
+    return socket;
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * Keeps the next hop of every real server what the kernel's routing and neighbour tables say: looked up when a real server
+ * comes, when the data plane misses one, and over and over in slices. Each address is looked up once, however many services
+ * it serves.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Address, formatAddress, isUnspecified } from "./address.js";
+import type { Logger } from "./log.js";
+import type { Neighbours } from "./neighbours.js";
+import { type NextHop, sameNextHop, writeNextHop } from "./record.js";
+import type { Route, RouteLookup } from "./route.js";
+import { inSlices } from "./slices.js";
+import { RouteVerdict } from "./sluice.bpf.js";
+import type { ArrayMemory } from "./tables.js";
+
+/** Milliseconds between two looks at the same address, as long as all fit. */
+const REFRESH = 1000;
+/** Milliseconds for which a next hop stays in use when the kernel has just forgotten its MAC: it is asked for meanwhile. */
+const HOLD = 3000;
+/** Milliseconds between two looks at an address that the data plane asks for. */
+const ASKED_AGAIN_AFTER = 100;
+/** Milliseconds between two looks at what is awaited. */
+const POLL = 20;
+
+export interface NextHopsParts {
+  readonly lookup: RouteLookup;
+  readonly realServers: ArrayMemory;
+  /** Interfaces to ask from: those that packets for the services come in by. */
+  readonly interfaces: readonly number[];
+  readonly neighbours: Neighbours;
+  /** The address that this host would use on an interface towards a gateway, for kernels that cannot tell. */
+  readonly sourceAddress: (ifindex: number, gateway: Address) => Uint8Array | undefined;
+  /** Called with each interface that a next hop lies behind, before the first packet can be sent there. */
+  readonly addEgress: (ifindex: number) => void;
+  readonly log: Logger;
+}
+
+export interface WatchedRealServer {
+  readonly index: number;
+  readonly address: Address;
+}
+
+/** One address, for all the real servers that have it. */
+interface Target {
+  readonly text: string;
+  readonly address: Address;
+  readonly realServers: Set<number>;
+  verdict: RouteVerdict | undefined;
+  hop: NextHop | undefined;
+  /** When the MAC was found missing; undefined while it is known. */
+  missingSince: number | undefined;
+  lookedUpAt: number;
+}
+
+export class NextHops {
+  readonly #parts: NextHopsParts;
+  readonly #targets = new Map<string, Target>();
+  readonly #byRealServer = new Map<number, Target>();
+  /** Those that were never looked up. */
+  readonly #new = new Set<Target>();
+  readonly #stop = new AbortController();
+  #refreshing: Promise<void> | undefined;
+  #complaint = "";
+
+  constructor(parts: NextHopsParts) {
+    this.#parts = parts;
+  }
+
+  /** Starts to keep the next hop of a real server; no change where it is watched already. */
+  watch({ index, address }: WatchedRealServer): void {
+    if (this.#byRealServer.has(index)) {
+      return;
+    }
+    const text = formatAddress(address);
+    let target = this.#targets.get(text);
+    if (target === undefined) {
+      target = {
+        text,
+        address,
+        realServers: new Set(),
+        verdict: undefined,
+        hop: undefined,
+        missingSince: undefined,
+        lookedUpAt: Number.NEGATIVE_INFINITY,
+      };
+      this.#targets.set(text, target);
+      this.#new.add(target);
+    }
+    target.realServers.add(index);
+    this.#byRealServer.set(index, target);
+    if (target.hop !== undefined) {
+      this.#store(index, target.hop);
+    }
+  }
+
+  unwatch(index: number): void {
+    const target = this.#byRealServer.get(index);
+    this.#byRealServer.delete(index);
+    target?.realServers.delete(index);
+    if (target?.realServers.size === 0) {
+      this.#targets.delete(target.text);
+      this.#new.delete(target);
+    }
+  }
+
+  /** Looks up every address that was never looked up. */
+  async resolveNew(): Promise<void> {
+    await inSlices(this.#new, (target) => {
+      this.#resolve(target);
+    });
+  }
+
+  /** Waits until no address lacks only its MAC, or until `timeout` milliseconds have passed. */
+  async settle(timeout: number): Promise<void> {
+    const deadline = performance.now() + timeout;
+    for (;;) {
+      const waiting = [...this.#targets.values()].filter(({ verdict }) => verdict === RouteVerdict.ROUTE_NO_NEIGHBOUR);
+      if (waiting.length === 0 || performance.now() >= deadline) {
+        return;
+      }
+      await sleep(POLL);
+      await inSlices(waiting, (target) => {
+        this.#resolve(target);
+      });
+    }
+  }
+
+  isResolved(index: number): boolean {
+    return this.#byRealServer.get(index)?.hop !== undefined;
+  }
+
+  /** The data plane found no next hop for a real server. */
+  missing(index: number): void {
+    const target = this.#byRealServer.get(index);
+    if (target !== undefined && performance.now() - target.lookedUpAt >= ASKED_AGAIN_AFTER) {
+      this.#resolve(target);
+    }
+  }
+
+  /** Starts to look everything up again and again. */
+  start(): void {
+    this.#refreshing ??= this.#refresh();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#refreshing;
+  }
+
+  async #refresh(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const started = performance.now();
+      await inSlices(this.#targets.values(), (target) => {
+        if (!signal.aborted) {
+          this.#resolve(target);
+        }
+      });
+      this.#complain();
+      // At least as long a pause as the work took, so that a very large number of addresses takes half a processor at most.
+      const took = performance.now() - started;
+      await sleep(Math.max(REFRESH - took, took), undefined, { signal, ref: false }).catch(() => undefined);
+    }
+  }
+
+  #resolve(target: Target): void {
+    const now = performance.now();
+    const route = this.#lookUp(target.address);
+    this.#new.delete(target);
+    target.lookedUpAt = now;
+    target.verdict = route?.verdict ?? RouteVerdict.ROUTE_NONE;
+    switch (route?.verdict) {
+      case RouteVerdict.ROUTE_RESOLVED:
+        target.missingSince = undefined;
+        this.#parts.neighbours.confirm(formatAddress({ family: target.address.family, bytes: route.gateway }));
+        this.#set(target, this.#nextHop(target.address, route));
+        break;
+      case RouteVerdict.ROUTE_NO_NEIGHBOUR:
+        target.missingSince ??= now;
+        this.#parts.neighbours.resolve(formatAddress({ family: target.address.family, bytes: route.gateway }));
+        if (now - target.missingSince >= HOLD || (target.hop !== undefined && target.hop.ifindex !== route.ifindex)) {
+          this.#set(target, undefined);
+        }
+        break;
+      default:
+        target.missingSince = undefined;
+        this.#set(target, undefined);
+    }
+  }
+
+  /** The best answer for any interface that packets come in by. */
+  #lookUp(address: Address): Route | undefined {
+    let best: Route | undefined;
+    for (const ifindex of this.#parts.interfaces) {
+      const route = this.#parts.lookup(address, ifindex);
+      if (route.verdict === RouteVerdict.ROUTE_RESOLVED) {
+        return route;
+      }
+      if (best === undefined || route.verdict === RouteVerdict.ROUTE_NO_NEIGHBOUR) {
+        best = route;
+      }
+    }
+    return best;
+  }
+
+  #nextHop({ family }: Address, route: Route): NextHop {
+    const { ifindex, gateway, source, destinationMac, sourceMac, mtu } = route;
+    const known = isUnspecified(source) ? this.#parts.sourceAddress(ifindex, { family, bytes: gateway }) : source;
+    return { ifindex, destinationMac, sourceMac, mtu, tunnelSource: known ?? source };
+  }
+
+  #set(target: Target, hop: NextHop | undefined): void {
+    if (hop !== undefined && hop.ifindex !== target.hop?.ifindex) {
+      this.#parts.addEgress(hop.ifindex);
+    }
+    target.hop = hop;
+    for (const index of target.realServers) {
+      this.#store(index, hop);
+    }
+  }
+
+  #store(index: number, hop: NextHop | undefined): void {
+    if (!sameNextHop(this.#parts.realServers, index, hop)) {
+      writeNextHop(this.#parts.realServers, index, hop);
+    }
+  }
+
+  /** Says once what is wrong, and once that it is right again. */
+  #complain(): void {
+    const counts = new Map<string, string[]>();
+    for (const { text, hop, verdict } of this.#targets.values()) {
+      if (hop === undefined) {
+        const reason = REASONS[verdict ?? RouteVerdict.ROUTE_NONE];
+        const addresses = counts.get(reason) ?? [];
+        counts.set(reason, addresses);
+        addresses.push(text);
+      }
+    }
+    const parts = Array.from(counts, ([reason, addresses]) => {
+      const examples = addresses.slice(0, 3).join(", ");
+      return `${String(addresses.length)} (${examples}${addresses.length > 3 ? ", …" : ""}): ${reason}`;
+    });
+    const complaint = parts.join("; ");
+    if (complaint === this.#complaint) {
+      return;
+    }
+    this.#complaint = complaint;
+    if (complaint === "") {
+      this.#parts.log.info({}, "every real server has a next hop");
+    } else {
+      this.#parts.log.warn({ unresolved: Object.fromEntries(counts) }, `real servers without a next hop: ${complaint}`);
+    }
+  }
+}
+
+const REASONS: Readonly<Record<RouteVerdict, string>> = {
+  [RouteVerdict.ROUTE_RESOLVED]: "not looked up yet",
+  [RouteVerdict.ROUTE_NO_NEIGHBOUR]: "the next hop does not answer ARP",
+  [RouteVerdict.ROUTE_NONE]: "no route",
+  [RouteVerdict.ROUTE_NOT_FORWARDING]: "forwarding is off; run `sysctl -w net.ipv4.ip_forward=1`",
+};

@@ -1,0 +1,183 @@
+/** The one writer of a data plane's maps: publishes desired states and frees what has drained, one thing after the other. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { DesiredState } from "../model/index.js";
+import { DataPlaneError } from "./error.js";
+import { type InstalledService, type Inventory, readInventory } from "./inventory.js";
+import type { Logger } from "./log.js";
+import type { NextHops } from "./next-hops.js";
+import { type Plan, type PublishChanges, planPublish } from "./plan.js";
+import { graceLeft, reap } from "./retire.js";
+import { inSlices } from "./slices.js";
+import type { Tables } from "./tables.js";
+import { apply } from "./write.js";
+
+export interface PublishReport extends PublishChanges {
+  /** Single writes to the maps; 0 when all was so already. */
+  readonly writes: number;
+  /** Names of real servers of the changed services that have no next hop yet: `tcp:10.0.0.100:80 10.1.0.11:8080`. */
+  readonly unresolved: readonly string[];
+  readonly milliseconds: number;
+}
+
+/** Milliseconds for which the first publish waits for neighbours to answer. */
+const FIRST_SETTLE = 1000;
+/** Milliseconds between two looks for what has drained. */
+const REAP_INTERVAL = 1000;
+/** The same while more waits than one look frees. */
+const REAP_BACKLOG_INTERVAL = 50;
+
+export class Publisher {
+  readonly #tables: Tables;
+  readonly #nextHops: NextHops;
+  readonly #log: Logger;
+  #inventory: Inventory;
+  #queue: Promise<unknown> = Promise.resolve();
+  #settled = false;
+  #reaper: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  /** @throws DataPlaneError PINS_DAMAGED */
+  constructor(tables: Tables, nextHops: NextHops, log: Logger) {
+    this.#tables = tables;
+    this.#nextHops = nextHops;
+    this.#log = log;
+    this.#inventory = readInventory(tables, performance.now());
+    for (const service of this.#inventory.services.values()) {
+      this.#watch(service);
+    }
+  }
+
+  get inventory(): Inventory {
+    return this.#inventory;
+  }
+
+  /** Whole or not at all; calls take their turns. */
+  publish(desired: DesiredState): Promise<PublishReport> {
+    return this.#inTurn(() => this.#publish(desired));
+  }
+
+  /** Starts to free what has drained. */
+  start(): void {
+    this.#reapAfter(REAP_INTERVAL);
+  }
+
+  /** Waits for what is under way. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#reaper);
+    await this.#queue;
+  }
+
+  #inTurn<T>(work: () => T | Promise<T>): Promise<T> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  async #publish(desired: DesiredState): Promise<PublishReport> {
+    const started = performance.now();
+    const plan = await this.#plan(desired);
+    try {
+      await this.#carryOut(plan);
+    } catch (error) {
+      throw this.#recover(error);
+    }
+    const report = {
+      ...plan.changes,
+      writes: plan.preparations.length + plan.writes.length,
+      unresolved: this.#unresolved(plan.services),
+      milliseconds: performance.now() - started,
+    };
+    this.#log.debug({ writes: report.writes, milliseconds: report.milliseconds }, "published");
+    return report;
+  }
+
+  /** Where room is lacking that becomes free within moments, waits for it once. */
+  async #plan(desired: DesiredState): Promise<Plan> {
+    this.#reap();
+    try {
+      return planPublish(this.#inventory, this.#tables, desired, performance.now());
+    } catch (error) {
+      const left = graceLeft(this.#inventory, performance.now());
+      if (!(error instanceof DataPlaneError) || error.code !== "CAPACITY_EXCEEDED" || left === undefined) {
+        throw error;
+      }
+      await sleep(left + 1);
+      while (this.#reap()) {
+        // Frees a bounded number each time.
+      }
+      return planPublish(this.#inventory, this.#tables, desired, performance.now());
+    }
+  }
+
+  async #carryOut(plan: Plan): Promise<void> {
+    await inSlices(plan.preparations, (write) => {
+      apply(this.#tables, write);
+    });
+    for (const service of plan.services) {
+      this.#watch(service);
+    }
+    await this.#nextHops.resolveNew();
+    if (!this.#settled) {
+      this.#settled = true;
+      await this.#nextHops.settle(FIRST_SETTLE);
+    }
+    await inSlices(plan.writes, (write) => {
+      apply(this.#tables, write);
+    });
+    plan.commit();
+  }
+
+  /** A write failed half way. All that was written is valid, so the maps are read again and the next publish goes on from there. */
+  #recover(cause: unknown): DataPlaneError {
+    this.#inventory = readInventory(this.#tables, performance.now());
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    return new DataPlaneError("WRITE_FAILED", `the kernel refused a write to a map: ${reason}`, {
+      cause,
+      remedy: "publish again once the cause is gone; what was not written is as before",
+    });
+  }
+
+  /** A removed real server gets no packets; one that drains does. */
+  #watch({ realServers }: InstalledService): void {
+    for (const realServer of realServers.values()) {
+      if (realServer.standing === "removed") {
+        this.#nextHops.unwatch(realServer.index);
+      } else {
+        this.#nextHops.watch(realServer);
+      }
+    }
+  }
+
+  #unresolved(services: readonly InstalledService[]): string[] {
+    const unresolved: string[] = [];
+    for (const service of services) {
+      for (const { index, name, standing } of service.realServers.values()) {
+        if (standing === "active" && !this.#nextHops.isResolved(index)) {
+          unresolved.push(`${service.name} ${name}`);
+        }
+      }
+    }
+    return unresolved;
+  }
+
+  #reap(): boolean {
+    return reap(this.#inventory, this.#tables, performance.now(), (index) => {
+      this.#nextHops.unwatch(index);
+    });
+  }
+
+  #reapAfter(milliseconds: number): void {
+    this.#reaper = setTimeout(() => {
+      void this.#inTurn(() => {
+        if (!this.#closed) {
+          this.#reapAfter(this.#reap() ? REAP_BACKLOG_INTERVAL : REAP_INTERVAL);
+        }
+      }).catch((error: unknown) => {
+        this.#log.error({ err: error }, "cannot free what has drained");
+        this.#reapAfter(REAP_INTERVAL);
+      });
+    }, milliseconds).unref();
+  }
+}

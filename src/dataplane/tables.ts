@@ -1,0 +1,37 @@
+/**
+ * The seam between what is decided and the kernel: the maps that a desired state is published into. In production they are
+ * BPF maps (mapped-tables.ts); tests put plain memory there.
+ */
+import type { ServiceKey, Vip, VipKey } from "./sluice.bpf.js";
+
+/** An array map as memory. Views are of the same bytes; each element takes `stride` of them. */
+export interface ArrayMemory {
+  /** Elements. */
+  readonly length: number;
+  readonly stride: number;
+  readonly bytes: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly u32: Uint32Array;
+  readonly u64: BigUint64Array;
+}
+
+export interface HashTable<Key, Value> {
+  set(key: Key, value: Value): void;
+  delete(key: Key): boolean;
+  entries(): Iterable<[Key, Value]>;
+}
+
+export interface Tables {
+  readonly services: ArrayMemory;
+  readonly realServers: ArrayMemory;
+  /** Elements are chunks of CHUNK_SLOTS slots. */
+  readonly rings: ArrayMemory;
+  readonly realLoad: ArrayMemory;
+  readonly settings: ArrayMemory;
+  readonly localAddresses: ArrayMemory;
+  readonly serviceIndex: HashTable<ServiceKey, number>;
+  readonly vips: HashTable<VipKey, Vip>;
+  /** Sets counters and cursor of a service to zero, for the next one at its index. */
+  resetService(index: number): void;
+  resetRealServer(index: number): void;
+}

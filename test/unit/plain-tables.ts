@@ -1,0 +1,90 @@
+/** The data plane's tables as plain memory, with what the data plane would do to them left out. */
+import { layout, type ServiceKey, type Vip, type VipKey } from "../../src/dataplane/sluice.bpf.js";
+import type { ArrayMemory, HashTable, Tables } from "../../src/dataplane/tables.js";
+
+export interface PlainSizes {
+  readonly services: number;
+  readonly realServers: number;
+  /** Of 16 slots each. */
+  readonly chunks: number;
+}
+
+export interface PlainTables extends Tables {
+  readonly resetServices: number[];
+  readonly resetRealServers: number[];
+}
+
+export function plainTables(sizes: PlainSizes): PlainTables {
+  const resetServices: number[] = [];
+  const resetRealServers: number[] = [];
+  return {
+    services: plainArray(sizes.services, layout.Service.size),
+    realServers: plainArray(sizes.realServers, layout.RealServer.size),
+    rings: plainArray(sizes.chunks, layout.RingChunk.size),
+    realLoad: plainArray(sizes.realServers, layout.RealLoad.size),
+    settings: plainArray(1, layout.Settings.size),
+    localAddresses: plainArray(8, layout.Address.size),
+    serviceIndex: new PlainHash<ServiceKey, number>(sizes.services),
+    vips: new PlainHash<VipKey, Vip>(sizes.services),
+    resetService: (index) => {
+      resetServices.push(index);
+    },
+    resetRealServer: (index) => {
+      resetRealServers.push(index);
+    },
+    resetServices,
+    resetRealServers,
+  };
+}
+
+export function setLoad(tables: Tables, index: number, active: number, inactive: number): void {
+  const base = (index * tables.realLoad.stride) / 4;
+  tables.realLoad.u32[base + layout.RealLoad.offsets.active / 4] = active;
+  tables.realLoad.u32[base + layout.RealLoad.offsets.inactive / 4] = inactive;
+}
+
+function plainArray(length: number, stride: number): ArrayMemory {
+  const buffer = new ArrayBuffer(length * stride);
+  return {
+    length,
+    stride,
+    bytes: new Uint8Array(buffer),
+    u16: new Uint16Array(buffer),
+    u32: new Uint32Array(buffer),
+    u64: new BigUint64Array(buffer),
+  };
+}
+
+/** As a BPF hash map: keys are compared by content, and a full one refuses. */
+export class PlainHash<Key, Value> implements HashTable<Key, Value> {
+  readonly #size: number;
+  readonly #entries = new Map<string, [Key, Value]>();
+
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  set(key: Key, value: Value): void {
+    const text = textOf(key);
+    if (!this.#entries.has(text) && this.#entries.size >= this.#size) {
+      throw new Error("E2BIG");
+    }
+    this.#entries.set(text, [structuredClone(key), structuredClone(value)]);
+  }
+
+  get(key: Key): Value | undefined {
+    return this.#entries.get(textOf(key))?.[1];
+  }
+
+  delete(key: Key): boolean {
+    return this.#entries.delete(textOf(key));
+  }
+
+  entries(): Iterable<[Key, Value]> {
+    return this.#entries.values();
+  }
+}
+
+function textOf(key: unknown): string {
+  return JSON.stringify(key, (_, value: unknown) => (value instanceof Uint8Array ? [...value] : value));
+}
