@@ -1,6 +1,6 @@
 import { lstat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { Director } from "./director.js";
 import { DirectorService } from "./director-service.js";
@@ -14,6 +14,9 @@ const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 const MAX_CONCURRENT_STREAMS = 1000;
 /** How long calls under way may take to end when the server closes. */
 const CLOSE_GRACE_MS = 2000;
+
+// It writes to stderr, not as JSON, what reaches us as errors as well.
+setLogVerbosity(logVerbosity.NONE);
 
 /** The server could not listen. */
 export class ApiServerError extends Error {

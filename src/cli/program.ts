@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { registerRealServerCommand } from "../real-server/command.js";
 import { registerCheckCommand } from "./check-command.js";
+import { registerDaemonCommands } from "./daemon-commands.js";
 import { registerRealCommand } from "./real-command.js";
 import { registerServiceCommand } from "./service-command.js";
 import { registerStatsCommand } from "./stats-command.js";
@@ -41,6 +42,7 @@ Exit status:
   2  not valid: the usage, the file, or a value that the daemon refused
   3  no daemon answers`,
     );
+  registerDaemonCommands(program);
   registerCheckCommand(program);
   registerServiceCommand(program);
   registerRealCommand(program);

@@ -210,9 +210,9 @@ t.test("malformed files are refused with codes and places, or accepted and round
         if (!(error instanceof ConfigurationError)) throw error;
         const lines = text.split("\n").length;
         return error.problems.every((problem) => {
-          const { code, position } = problem;
+          const { code, position }: { code: string; position: { line: number; column: number } | undefined } = problem;
           const placed = position !== undefined && position.line >= 1 && position.line <= lines && position.column >= 1;
-          return code !== undefined && placed && describeProblem("fuzz.yaml", problem).startsWith("fuzz.yaml:");
+          return code !== "" && placed && describeProblem("fuzz.yaml", problem).startsWith("fuzz.yaml:");
         });
       }
     }),
