@@ -39,8 +39,8 @@ export function add(into: Tally, tally: Tally): void {
  * Reads what `tap --reporter=tap` writes: a stream with one subtest for each file.
  *
  * A test is a block (`t.test`, or a file's top level) with assertions of its own; it passes when all of them hold. So
- * neither a loop with 10,000 assertions nor a title that only groups others counts for more than it is. A block that
- * asserts nothing is shown as skipped. A file that crashes, exits early, bails out or contains no test counts as failed,
+ * neither a loop with 10,000 assertions nor a title that only groups others counts for more than it is. A block that ran
+ * without one passes as well: fast-check and node:assert speak by throwing. A file that crashes, exits early, bails out or contains no test counts as failed,
  * whatever it reported before.
  */
 export class TapReader {
@@ -101,17 +101,13 @@ function tallyBlock(parser: Parser): Tally {
   const children: Tally[] = [];
   const broken: string[] = [];
   let assertions = 0;
-  let skips = 0;
 
   parser.on("child", (child: Parser) => children.push(tallyBlock(child)));
   parser.on("assert", (result: Result) => {
     if (result.closingTestPoint) {
       const child = children.at(-1);
-      if (!result.ok && child?.failed.length === 0) {
-        child.failed.push({ name: result.fullname, details: [describe(result)] });
-      }
+      if (child !== undefined) closeBlock(child, result);
     } else if (result.skip !== false || result.todo !== false) {
-      skips++;
       const reason = result.skip === false ? `todo: ${skipReason(result.todo)}` : skipReason(result.skip);
       tally.skipped.push({ name: result.fullname, reason });
     } else {
@@ -128,12 +124,20 @@ function tallyBlock(parser: Parser): Tally {
       tally.failed.push({ name: parser.fullname, details: broken });
     } else if (assertions > 0) {
       tally.passed++;
-    } else if (children.length === 0 && skips === 0 && parser.level > 1) {
-      tally.skipped.push({ name: parser.fullname, reason: "asserts nothing" });
     }
     for (const child of children) add(tally, child);
   });
   return tally;
+}
+
+/** Completes a subtest's tally by how the subtest itself ended: its body may have thrown, been skipped, or asserted nothing. */
+function closeBlock(tally: Tally, result: Result): void {
+  if (!result.ok) {
+    if (tally.failed.length === 0) tally.failed.push({ name: result.fullname, details: [describe(result)] });
+  } else if (tally.passed + tally.failed.length + tally.skipped.length === 0) {
+    if (result.skip === false) tally.passed++;
+    else tally.skipped.push({ name: result.fullname, reason: skipReason(result.skip) });
+  }
 }
 
 function skipReason(directive: string | boolean): string {
