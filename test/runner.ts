@@ -23,7 +23,7 @@ interface Suite {
 const project = path.resolve(import.meta.dirname, "../..");
 
 const suites: readonly Suite[] = [
-  { name: "unit", cwd: ".", folder: "dist/test/unit", jobs: availableParallelism(), timeoutSeconds: 60 },
+  { name: "unit", cwd: ".", folder: "dist/test/unit", jobs: availableParallelism(), timeoutSeconds: 120 },
   { name: "libbpf-ts", cwd: "src/libbpf-ts", folder: "dist/test", jobs: 1, timeoutSeconds: 120 },
   { name: "packet", cwd: ".", folder: "dist/test/packet", jobs: 1, timeoutSeconds: 180 },
   { name: "wire", cwd: ".", folder: "dist/test/wire", jobs: 1, timeoutSeconds: 300 },
