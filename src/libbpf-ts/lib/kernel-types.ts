@@ -103,3 +103,21 @@ export function holdsObjects(type: MapType): boolean {
 export function isMapInMap(type: MapType): boolean {
   return type === "array_of_maps" || type === "hash_of_maps";
 }
+
+/** Keys are indexes below max_entries. */
+const indexed: ReadonlySet<MapType> = new Set([
+  "array",
+  "percpu_array",
+  "prog_array",
+  "perf_event_array",
+  "array_of_maps",
+  "devmap",
+  "cpumap",
+  "xskmap",
+  "sockmap",
+  "cgroup_array",
+  "reuseport_sockarray",
+]);
+export function isIndexed(type: MapType): boolean {
+  return indexed.has(type);
+}

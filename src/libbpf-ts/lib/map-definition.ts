@@ -2,7 +2,7 @@
 import type { Btf } from "./btf.js";
 import { BpfError } from "./error.js";
 import { BPF_F_NO_PREALLOC } from "./flags.js";
-import { isMapInMap, type MapType } from "./kernel-types.js";
+import { isIndexed, isMapInMap, type MapType } from "./kernel-types.js";
 
 export interface MapTypes {
   /** BTF ids; 0: none. "index": a number, though BTF does not say so. */
@@ -36,21 +36,6 @@ export interface MapParameters {
   readonly flags: number;
 }
 
-const indexed: ReadonlySet<MapType> = new Set([
-  "array",
-  "percpu_array",
-  "prog_array",
-  "perf_event_array",
-  "array_of_maps",
-  "devmap",
-  "devmap_hash",
-  "cpumap",
-  "xskmap",
-  "sockmap",
-  "cgroup_array",
-  "reuseport_sockarray",
-]);
-
 const keyless: ReadonlySet<MapType> = new Set(["queue", "stack", "bloom_filter", "ringbuf", "user_ringbuf"]);
 
 const PAGE_SIZE = 4096;
@@ -64,7 +49,7 @@ export function mapAdvice({ type, keySize, valueSize, maxEntries, flags }: MapPa
       return `a ring's size (max_entries, in bytes) must be a power-of-two number of pages, is ${maxEntries}`;
   }
   if (maxEntries === 0) return "max_entries must be above 0";
-  if (indexed.has(type) && keySize !== 4)
+  if ((isIndexed(type) || type === "devmap_hash") && keySize !== 4)
     return `the keys of a ${type} are 4-byte integers: key size must be 4, is ${keySize}`;
   if (keyless.has(type) && keySize !== 0) return `a ${type} has no keys: key size must be 0, is ${keySize}`;
   if (!keyless.has(type) && keySize === 0) return `key size must be above 0 for a ${type}`;

@@ -13,7 +13,15 @@ import {
   shown,
 } from "./error.js";
 import { BPF_F_MMAPABLE } from "./flags.js";
-import { holdsObjects, isMapInMap, isPerCpu, type MapType, mapTypeName, mapTypeNumber } from "./kernel-types.js";
+import {
+  holdsObjects,
+  isIndexed,
+  isMapInMap,
+  isPerCpu,
+  type MapType,
+  mapTypeName,
+  mapTypeNumber,
+} from "./kernel-types.js";
 import { definedTypes, type MapTypes, mapAdvice } from "./map-definition.js";
 import { MappedArray } from "./mapped-array.js";
 import { openPin, pin, unpin } from "./pin.js";
@@ -168,25 +176,39 @@ export class BpfMap<K = unknown, V = unknown> {
     const made = addon.createMap(mapTypeNumber(type), name, keySize, valueSize, maxEntries, flags, template);
     if (typeof made === "number") {
       const advice = mapAdvice({ type, keySize, valueSize, maxEntries, flags });
-      throw kernelError(`cannot create the ${type} map ${name}`, "BPF_MAP_CREATE", made, {
-        [errno.EINVAL]: { code: "INVALID_ARGUMENT", ...(advice === undefined ? {} : { advice }) },
-        [errno.E2BIG]: { code: "INVALID_ARGUMENT", advice: "the map would be larger than the kernel allows" },
-      });
+      const refused: Reading = { code: "INVALID_ARGUMENT", ...(advice === undefined ? {} : { advice }) };
+      throw kernelError(
+        `cannot create a map of type ${type}${name === "" ? "" : ` (${name})`}`,
+        "BPF_MAP_CREATE",
+        made,
+        {
+          [errno.EINVAL]: refused,
+          // Of a map in a map without a template.
+          [errno.EBADF]: refused,
+          ...(advice !== undefined && { [errno.ENOTSUPP]: refused }),
+          [errno.E2BIG]: { code: "INVALID_ARGUMENT", advice: "the map would be larger than the kernel allows" },
+        },
+      );
     }
     return new BpfMap<K, V>(made, name === "" ? undefined : name);
   }
 
+  /** For messages. */
+  get #label(): string {
+    return this.name === "" ? `of type ${this.type}` : this.name;
+  }
+
   #open(): MapHandle {
-    if (this.#handle === undefined) throw new BpfError("CLOSED", `map ${this.name} is closed`);
+    if (this.#handle === undefined) throw new BpfError("CLOSED", `map ${this.#label} is closed`);
     return this.#handle;
   }
 
   #fail(action: string, command: string, error: number, readings: Readonly<Record<number, Reading>> = {}): BpfError {
-    return kernelError(`cannot ${action} map ${this.name}`, command, error, { [errno.EPERM]: frozen, ...readings });
+    return kernelError(`cannot ${action} map ${this.#label}`, command, error, { [errno.EPERM]: frozen, ...readings });
   }
 
   #refuse(code: BpfErrorCode, why: string): BpfError {
-    return new BpfError(code, `map ${this.name} (${this.type}) ${why}`);
+    return new BpfError(code, `map ${this.#label} ${why}`);
   }
 
   #requireSingle(instead: string): void {
@@ -246,7 +268,9 @@ export class BpfMap<K = unknown, V = unknown> {
   }
 
   get #deleteReadings(): Readonly<Record<number, Reading>> {
-    return { [errno.EINVAL]: { code: "WRONG_MAP_TYPE", advice: `elements of a ${this.type} cannot be deleted` } };
+    return {
+      [errno.EINVAL]: { code: "WRONG_MAP_TYPE", advice: `elements of a map of type ${this.type} cannot be deleted` },
+    };
   }
 
   /** One value a possible CPU. Undefined: not there. */
@@ -272,7 +296,7 @@ export class BpfMap<K = unknown, V = unknown> {
     if (!Array.isArray(values) || values.length !== cpus)
       throw new BpfError(
         "WRONG_SIZE",
-        `map ${this.name}: the values are ${shown(values)}, must be an array of ${cpus}, one a possible CPU`,
+        `map ${this.#label}: the values are ${shown(values)}, must be an array of ${cpus}, one a possible CPU`,
       );
     const bytes = new Uint8Array(this.#transferSize);
     for (const [cpu, value] of values.entries()) this.#value.encodeInto(value, bytes, cpu * step);
@@ -281,7 +305,7 @@ export class BpfMap<K = unknown, V = unknown> {
 
   /** Bytes for bytes. Per-CPU maps: the values of all possible CPUs back to back, each at a multiple of 8. */
   getRaw(key: Uint8Array): Uint8Array | undefined {
-    requireBytes(`map ${this.name}: the key`, key, this.keySize);
+    requireBytes(`map ${this.#label}: the key`, key, this.keySize);
     const value = new Uint8Array(this.#transferSize);
     const error = addon.lookup(this.#open(), key, value);
     if (error === -errno.ENOENT) return undefined;
@@ -295,17 +319,16 @@ export class BpfMap<K = unknown, V = unknown> {
 
   setRaw(key: Uint8Array, value: Uint8Array, mode: UpdateMode = "any"): void {
     requireMode(mode);
-    requireBytes(`map ${this.name}: the key`, key, this.keySize);
-    requireBytes(`map ${this.name}: the value`, value, this.#transferSize);
+    requireBytes(`map ${this.#label}: the key`, key, this.keySize);
+    requireBytes(`map ${this.#label}: the value`, value, this.#transferSize);
     const error = addon.update(this.#open(), key, value, updateFlags[mode]);
     if (error < 0) throw this.#fail("update", "BPF_MAP_UPDATE_ELEM", error, this.#updateReadings);
   }
 
   get #updateReadings(): Readonly<Record<number, Reading>> {
     // The kernel gives an array's missing element the errno of a full hash map.
-    const indexed = this.type.endsWith("array");
     return {
-      [errno.E2BIG]: indexed
+      [errno.E2BIG]: isIndexed(this.type)
         ? { code: "NO_SUCH_KEY", advice: `the index is beyond the map's ${this.maxEntries} elements` }
         : { code: "MAP_FULL", advice: `the map has its ${this.maxEntries} elements` },
       [errno.ENOSPC]: { code: "MAP_FULL", advice: `the map has its ${this.maxEntries} elements` },
@@ -322,7 +345,7 @@ export class BpfMap<K = unknown, V = unknown> {
 
   /**
    * All elements, while others may insert and delete. An element that is there from beginning to end comes once; one that comes or
-   * goes meanwhile may be missing. Hash maps are walked by bucket, which deletion does not disturb. Where the kernel offers only a walk
+   * goes meanwhile may come or not. Hash maps are walked by bucket, which deletion does not disturb. Where the kernel offers only a walk
    * from key to key (lpm_trie, hash_of_maps of old kernels), deleting the position starts it again, so that elements come twice, and after 16 times
    * ends in ITERATION_UNSTABLE. The caller may delete elements in the loop.
    */
@@ -428,8 +451,8 @@ export class BpfMap<K = unknown, V = unknown> {
   /** Keys back to back, and values back to back as setRaw takes them, `count` of each. */
   setBatchRaw(keys: Uint8Array, values: Uint8Array, count: number): void {
     requireInteger("the count", count, 0, 0xffffffff);
-    requireBytes(`map ${this.name}: ${count} keys`, keys, count * this.keySize);
-    requireBytes(`map ${this.name}: ${count} values`, values, count * this.#transferSize);
+    requireBytes(`map ${this.#label}: ${count} keys`, keys, count * this.keySize);
+    requireBytes(`map ${this.#label}: ${count} values`, values, count * this.#transferSize);
     const handle = this.#open();
     if (count === 0) return;
     const [error, done] = addon.updateBatch(handle, keys, values, count);
@@ -485,7 +508,7 @@ export class BpfMap<K = unknown, V = unknown> {
     const template = handleOfMap("the inner map", inner);
     const error = await addon.setInner(this.#open(), this.#key.encode(key), template);
     if (error < 0)
-      throw this.#fail(`put map ${inner.name} into`, "BPF_MAP_UPDATE_ELEM", error, {
+      throw this.#fail(`put map ${inner.#label} into`, "BPF_MAP_UPDATE_ELEM", error, {
         ...this.#updateReadings,
         [errno.EINVAL]: {
           code: "INVALID_ARGUMENT",
@@ -535,19 +558,19 @@ export class BpfMap<K = unknown, V = unknown> {
     const error = addon.freeze(this.#open());
     if (error < 0)
       throw this.#fail("freeze", "BPF_MAP_FREEZE", error, {
-        [errno.EBUSY]: { code: "INVALID_ARGUMENT", advice: "it is frozen already, or mapped writable" },
+        [errno.EBUSY]: { code: "INVALID_ARGUMENT", advice: "it is mapped writable" },
       });
   }
 
   /** Gives the map a name on a BPF file system, which keeps it alive after this process. */
   pin(path: string): void {
-    pin(`map ${this.name}`, this.#open(), path);
+    pin(`map ${this.#label}`, this.#open(), path);
   }
 
   /** PIN_DIFFERS if something else is pinned there. */
   unpin(path: string): void {
     this.#open();
-    unpin(`map ${this.name}`, "map", this.id, path);
+    unpin(`map ${this.#label}`, "map", this.id, path);
   }
 
   /** Closing twice is harmless. */

@@ -163,7 +163,7 @@ static Napi::Value NextKey(const Napi::CallbackInfo &info)
 
 static bool Holds(const Bytes &bytes, size_t size, uint32_t count)
 {
-	return bytes.size / (size ? size : 1) >= count;
+	return size == 0 || bytes.size / size >= count;
 }
 
 // What the batch calls answer: [0 or a negative errno, elements done].
