@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Laboratory, Namespace } from "./namespace.js";
-import { type BackgroundProgram, eventually, type Outcome } from "./program.js";
+import { type BackgroundProgram, eventually, type Outcome, ProgramError } from "./program.js";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 
@@ -31,12 +31,12 @@ export class Director {
   async start(configuration: string): Promise<void> {
     const daemon = this.host.start(sluice("run", "--config", configuration, "--instance", this.instance));
     this.daemon = daemon;
-    await eventually("the daemon's API accepts connections", async () => {
-      if (!daemon.running) {
-        throw new Error(`it ended: ${daemon.output}`);
-      }
-      return await accepts(`/run/sluice/${this.instance}.sock`);
-    });
+    const state = await eventually(
+      "the daemon's API accepts connections",
+      async () => (daemon.running ? await accepts(`/run/sluice/${this.instance}.sock`) : "ended"),
+      30_000,
+    );
+    if (state === "ended") throw new ProgramError(daemon.command, await daemon.ended);
   }
 
   /** As `start`, with YAML text, which is kept in a file of that name. */
@@ -87,13 +87,13 @@ export class Director {
   }
 }
 
-async function accepts(socketPath: string): Promise<true> {
+async function accepts(socketPath: string): Promise<"accepts"> {
   return await new Promise((resolve, reject) => {
     const socket = connect(socketPath);
     socket.on("error", reject);
     socket.on("connect", () => {
       socket.destroy();
-      resolve(true);
+      resolve("accepts");
     });
   });
 }

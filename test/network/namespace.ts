@@ -133,15 +133,16 @@ export interface CableEnd {
 
 /**
  * Joins two namespaces by a veth pair, up, without the offloads that leave work undone: a checksum that the local stack
- * left to the card (CHECKSUM_PARTIAL) would reach an XDP program unfinished. GRO is on because it makes veth poll: a frame
- * sent by XDP_TX or redirect vanishes at a peer that does not.
+ * left to the card (CHECKSUM_PARTIAL) would reach an XDP program unfinished. GRO makes an end poll, without which a frame
+ * sent by XDP_TX or redirect from the other end vanishes; it counts only if it is switched on while the end is up
+ * (drivers/net/veth.c, veth_set_features), else redirecting to the other end fails with EOPNOTSUPP.
  */
 export async function cable(left: CableEnd, right: CableEnd, mtu = 1500): Promise<void> {
   const [a, b] = [left, right].map((end) => `${end.interface} mtu ${mtu} netns ${end.host.name}`);
   await run(words(`ip link add ${a} type veth peer ${b}`));
   for (const { host, interface: name } of [left, right]) {
-    await host.run(words(`ethtool -K ${name} tx off tso off gso off gro on`));
     await host.ip(`link set ${name} up`);
+    await host.run(words(`ethtool -K ${name} tx off tso off gso off gro on`));
   }
 }
 
