@@ -123,10 +123,10 @@ build/tsc.stamp: tsconfig.json build/ts-sources.txt $(TS_SOURCES) build/libbpf-t
 
 # The list of sources changes when a file goes, too; what was compiled from it must not be run as a test any more.
 build/ts-sources.txt: FORCE
-	@mkdir -p $(@D)
+	@mkdir -p $(@D) dist
 	@printf '%s\n' $(sort $(TS_SOURCES)) | cmp -s - $@ || { \
 		printf '%s\n' $(sort $(TS_SOURCES)) > $@; \
-		find dist -name '*.js' 2>/dev/null | while read -r output; do \
+		find dist -name '*.js' | while read -r output; do \
 			source=$${output#dist/}; \
 			[ -e "$${source%.js}.ts" ] || rm -f "$$output" "$$output.map"; \
 		done; \
