@@ -30,9 +30,6 @@
 /* How long a reverse entry may wait for the forward one that is inserted next: about a second. */
 #define TWIN_GRACE_TICKS 256
 
-typedef __u64 __attribute__((may_alias)) word64;
-typedef __u32 __attribute__((may_alias)) word32;
-
 static __always_inline __u32 tick_now(void)
 {
 	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;

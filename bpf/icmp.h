@@ -34,7 +34,7 @@ GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 		return XDP_PASS;
 
 	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	struct ethernet *ethernet = (void *)(long)ctx->data;
 	struct iphdr *ip = (void *)(ethernet + 1);
 	struct icmp_echo *icmp = (void *)(ip + 1);
 	__u8 mac[ETH_ALEN];
@@ -55,9 +55,9 @@ GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 	vip = ip->daddr;
 	ip->daddr = ip->saddr;
 	ip->saddr = vip;
-	__builtin_memcpy(mac, ethernet->h_dest, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, mac, ETH_ALEN);
+	__builtin_memcpy(mac, ethernet->destination, ETH_ALEN);
+	__builtin_memcpy(ethernet->destination, ethernet->source, ETH_ALEN);
+	__builtin_memcpy(ethernet->source, mac, ETH_ALEN);
 	return XDP_TX;
 }
 

@@ -26,7 +26,7 @@ static __always_inline int leave(struct xdp_md *ctx, __u32 ifindex)
  */
 GLOBAL int leave_to_client(struct xdp_md *ctx)
 {
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	struct ethernet *ethernet = (void *)(long)ctx->data;
 	struct iphdr *ip = (void *)(ethernet + 1);
 	struct bpf_fib_lookup lookup = {};
 
@@ -42,8 +42,8 @@ GLOBAL int leave_to_client(struct xdp_md *ctx)
 
 	switch (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		__builtin_memcpy(ethernet->h_dest, lookup.dmac, ETH_ALEN);
-		__builtin_memcpy(ethernet->h_source, lookup.smac, ETH_ALEN);
+		__builtin_memcpy(ethernet->destination, lookup.dmac, ETH_ALEN);
+		__builtin_memcpy(ethernet->source, lookup.smac, ETH_ALEN);
 		return leave(ctx, lookup.ifindex);
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		tell_client_neighbour_missing(lookup.ipv4_dst, lookup.ifindex);

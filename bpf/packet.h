@@ -32,8 +32,16 @@ enum packet_kind {
 	PACKET_MALFORMED, /* IPv4 whose lengths contradict each other or that is too short for TCP or UDP */
 };
 
+/* As struct ethhdr, which is packed and therefore read and written a byte at a time. */
+struct ethernet {
+	__u8 destination[ETH_ALEN];
+	__u8 source[ETH_ALEN];
+	__be16 type;
+};
+size_is(struct ethernet, ETH_HLEN);
+
 struct packet {
-	struct ethhdr *ethernet;
+	struct ethernet *ethernet;
 	struct iphdr *ip;
 	void *l4; /* behind the IP options */
 	__u16 length; /* of the IP packet in bytes, without what the link padded */
@@ -41,24 +49,50 @@ struct packet {
 	__u32 protocol; /* as the flow's; the verifier knows this one's value, and with it how much of l4 was checked */
 };
 
+/* A field of a packet or a map, read in one piece whatever its declared type and alignment are. */
+typedef __u32 __attribute__((may_alias)) word32;
+typedef __u64 __attribute__((may_alias)) word64;
+
+/*
+ * Fills a flow in whole 64-bit words, since it is read in those at once: a load that spans two smaller stores waits until both are in
+ * the cache. `ports` are both of them as they lie in the packet.
+ */
+static __always_inline void flow_ipv4(struct flow *flow, __be32 source, __be32 destination, __u32 ports,
+				      enum protocol protocol)
+{
+	word64 *words = (word64 *)flow;
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	words[0] = source;
+	words[2] = destination;
+	words[4] = ports | (__u64)protocol << 32 | (__u64)FAMILY_IPV4 << 40;
+#else
+	words[0] = (__u64)source << 32;
+	words[2] = (__u64)destination << 32;
+	words[4] = (__u64)ports << 32 | (__u64)protocol << 24 | (__u64)FAMILY_IPV4 << 16;
+#endif
+	words[1] = 0;
+	words[3] = 0;
+}
+
 /* 32 bits of an IPv4 address in a struct address, as on the wire. */
 static __always_inline __be32 *ipv4_of(const struct address *address)
 {
 	return (__be32 *)address->bytes;
 }
 
-/* `flow` must be zero before; it is filled for all kinds but PACKET_FOREIGN, its ports for PACKET_FLOW alone. */
+/* `flow` is filled for all kinds but PACKET_FOREIGN, its ports for PACKET_FLOW alone. */
 static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet *packet, struct flow *flow)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *ethernet = data;
+	struct ethernet *ethernet = data;
 	struct iphdr *ip = data + sizeof(*ethernet);
 
 	if ((void *)(ip + 1) > end)
 		return PACKET_FOREIGN;
 	/* Group addresses: no unicast packet of ours arrives so, and the host may need it. */
-	if (ethernet->h_proto != bpf_htons(ETH_P_IP) || ethernet->h_dest[0] & 1)
+	if (ethernet->type != bpf_htons(ETH_P_IP) || ethernet->destination[0] & 1)
 		return PACKET_FOREIGN;
 	if (ip->version != 4 || ip->ihl < 5)
 		return PACKET_FOREIGN;
@@ -73,12 +107,9 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 	packet->l4 = l4;
 	packet->length = length;
 	packet->tcp_flags = 0;
-	*ipv4_of(&flow->source) = ip->saddr;
-	*ipv4_of(&flow->destination) = ip->daddr;
-	flow->protocol = protocol;
-	flow->family = FAMILY_IPV4;
 
 	enum packet_kind whole = PACKET_FLOW;
+	__u32 ports = 0;
 
 	if (length < header || length > (__u64)(end - (void *)ip))
 		whole = PACKET_MALFORMED;
@@ -88,30 +119,36 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 	if (protocol == PROTOCOL_TCP) {
 		struct tcphdr *tcp = l4;
 
+		if (whole == PACKET_FLOW && ((void *)(tcp + 1) > end || length < header + sizeof(*tcp)))
+			whole = PACKET_MALFORMED;
 		if (whole != PACKET_FLOW)
-			return whole;
-		if ((void *)(tcp + 1) > end || length < header + sizeof(*tcp))
-			return PACKET_MALFORMED;
+			goto not_whole;
 		packet->tcp_flags = ((__u8 *)tcp)[13];
-		flow->source_port = tcp->source;
-		flow->destination_port = tcp->dest;
+		ports = *(word32 *)tcp;
 	} else if (protocol == PROTOCOL_UDP) {
 		struct udphdr *udp = l4;
 
+		if (whole == PACKET_FLOW && ((void *)(udp + 1) > end || length < header + sizeof(*udp)))
+			whole = PACKET_MALFORMED;
 		if (whole != PACKET_FLOW)
-			return whole;
-		if ((void *)(udp + 1) > end || length < header + sizeof(*udp))
-			return PACKET_MALFORMED;
-		flow->source_port = udp->source;
-		flow->destination_port = udp->dest;
+			goto not_whole;
+		ports = *(word32 *)udp;
 	} else {
 		/* Fragments of ICMP are the host's to put together; it answers them itself where it has the VIP. */
-		return protocol == PROTOCOL_ICMP && whole == PACKET_FLOW ? PACKET_ICMP : PACKET_FOREIGN;
+		if (protocol != PROTOCOL_ICMP || whole != PACKET_FLOW)
+			return PACKET_FOREIGN;
+		whole = PACKET_ICMP;
+		goto not_whole;
 	}
+	flow_ipv4(flow, ip->saddr, ip->daddr, ports, protocol);
 	/* Last, since Linux 6.1 forgets what a comparison says of a value that was spilled before it. */
 	barrier_var(protocol);
 	packet->protocol = protocol;
 	return PACKET_FLOW;
+
+not_whole:
+	flow_ipv4(flow, ip->saddr, ip->daddr, 0, protocol);
+	return whole;
 }
 
 #endif

@@ -37,7 +37,8 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 	rewrite_source(packet, &change, vip, vip_port);
 	rewrite_destination(packet, &change, client, client_port);
 	rewrite_l4_checksum(packet, &change);
-	rewrite_hop(packet, &change);
+	rewrite_ip_checksum(packet, &change);
+	rewrite_hop(packet);
 	count_out(service, real, packet->length);
 	return leave_to_client(ctx);
 }

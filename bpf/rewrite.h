@@ -52,14 +52,18 @@ static __always_inline void rewrite_l4_checksum(const struct packet *packet, con
 	}
 }
 
-/* One hop less, and the header's checksum for that and for what was rewritten before. The caller has seen that the TTL is above 1. */
-static __always_inline void rewrite_hop(const struct packet *packet, const struct change *change)
+static __always_inline void rewrite_ip_checksum(const struct packet *packet, const struct change *change)
+{
+	packet->ip->check = checksum_apply(packet->ip->check, change->addresses);
+}
+
+/* One hop less, as ip_decrease_ttl() in the kernel's include/net/ip.h. The caller has seen that the TTL is above 1. */
+static __always_inline void rewrite_hop(const struct packet *packet)
 {
 	struct iphdr *ip = packet->ip;
-	__be16 before = bpf_htons(ip->ttl << 8 | ip->protocol);
-	__be16 after = bpf_htons((ip->ttl - 1) << 8 | ip->protocol);
+	__u32 check = ip->check + bpf_htons(0x0100);
 
-	ip->check = checksum_apply(ip->check, checksum_replace16(change->addresses, before, after));
+	ip->check = check + (check >= 0xffff);
 	ip->ttl--;
 }
 

@@ -8,13 +8,12 @@
 static __always_inline int forward_dr(struct xdp_md *ctx, const struct packet *packet, const struct real_server *real,
 				      const struct route *route)
 {
-	struct change change = {};
 
 	(void)ctx;
 	(void)route;
 	if (packet->length > real->mtu)
 		return DROP_MTU_EXCEEDED;
-	rewrite_hop(packet, &change);
+	rewrite_hop(packet);
 	rewrite_ethernet(packet->ethernet, real);
 	return FORWARDED;
 }

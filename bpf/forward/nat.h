@@ -16,7 +16,8 @@ static __always_inline int forward_nat(struct xdp_md *ctx, const struct packet *
 		return DROP_MTU_EXCEEDED;
 	rewrite_destination(packet, &change, *ipv4_of(&real->address), bpf_htons(real->port));
 	rewrite_l4_checksum(packet, &change);
-	rewrite_hop(packet, &change);
+	rewrite_ip_checksum(packet, &change);
+	rewrite_hop(packet);
 	rewrite_ethernet(packet->ethernet, real);
 	return FORWARDED;
 }

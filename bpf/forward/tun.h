@@ -16,11 +16,10 @@
 static __always_inline int forward_tun(struct xdp_md *ctx, const struct packet *packet, const struct real_server *real,
 				       const struct route *route)
 {
-	struct change change = {};
 	__u16 length = packet->length + sizeof(struct iphdr);
 	__be16 df = packet->ip->frag_off & bpf_htons(IPV4_DF);
 	__u8 tos = packet->ip->tos;
-	struct ethhdr *ethernet;
+	struct ethernet *ethernet;
 	struct iphdr *outer;
 	__u64 sum = 0;
 	__u8 ttl;
@@ -28,7 +27,7 @@ static __always_inline int forward_tun(struct xdp_md *ctx, const struct packet *
 	(void)route;
 	if (length > real->mtu)
 		return DROP_MTU_EXCEEDED;
-	rewrite_hop(packet, &change);
+	rewrite_hop(packet);
 	ttl = packet->ip->ttl;
 	if ((tos & ECN_MASK) == ECN_CE)
 		tos = (tos & ~ECN_MASK) | ECN_ECT_0;
@@ -40,7 +39,7 @@ static __always_inline int forward_tun(struct xdp_md *ctx, const struct packet *
 	if ((void *)(outer + 1) > (void *)(long)ctx->data_end)
 		return DROP_NO_HEADROOM;
 	rewrite_ethernet(ethernet, real);
-	ethernet->h_proto = bpf_htons(ETH_P_IP);
+	ethernet->type = bpf_htons(ETH_P_IP);
 	outer->version = 4;
 	outer->ihl = sizeof(*outer) / 4;
 	outer->tos = tos;
