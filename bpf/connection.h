@@ -77,9 +77,12 @@ static __always_inline __u32 first_bucket(__u64 hash)
 	return (hash >> 32) * connection_buckets >> 32;
 }
 
+/* Another bucket than the first; there are at least two. */
 static __always_inline __u32 second_bucket(__u64 hash)
 {
-	return (mix(hash ^ hash_seed[5]) >> 32) * connection_buckets >> 32;
+	__u32 second = (mix(hash ^ hash_seed[5]) >> 32) * (connection_buckets - 1) >> 32;
+
+	return second + (second >= first_bucket(hash));
 }
 
 static __always_inline __u16 flow_tag(__u64 hash)
@@ -573,7 +576,7 @@ GLOBAL int insert_into(struct connection *entry, bool into_second, __u32 *locati
 	struct bucket *other = into_second ? first : second;
 	enum insertion result;
 
-	if (!first || !second || !load || first_index == second_index)
+	if (!first || !second || !load)
 		return INSERT_FULL;
 	if (into_second)
 		__sync_fetch_and_add(&first->lodgers, 1);

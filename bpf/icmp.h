@@ -38,6 +38,7 @@ GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 	struct iphdr *ip = (void *)(ethernet + 1);
 	struct icmp_echo *icmp = (void *)(ip + 1);
 	__u8 mac[ETH_ALEN];
+	__sum16 check;
 	__be32 vip;
 
 	/* IP options (record route, timestamps) would have to be answered too: those packets are the host's. */
@@ -46,8 +47,11 @@ GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 	if (bpf_ntohs(ip->tot_len) < sizeof(*ip) + sizeof(*icmp) || !is_unicast_source(ip->saddr) || !is_vip(flow))
 		return XDP_PASS;
 
-	icmp->checksum = checksum_apply(icmp->checksum, checksum_replace16(0, bpf_htons(ICMP_ECHO_REQUEST << 8),
-									   bpf_htons(ICMP_ECHO_REPLY << 8)));
+	check = checksum_apply(icmp->checksum, checksum_replace16(0, bpf_htons(ICMP_ECHO_REQUEST << 8),
+								  bpf_htons(ICMP_ECHO_REPLY << 8)));
+	icmp->checksum =
+		check ? check :
+			0xffff; /* a reply that is all zeros verifies with this one alone, any other with both */
 	icmp->type = ICMP_ECHO_REPLY;
 	ip->check = checksum_apply(ip->check,
 				   checksum_replace16(0, bpf_htons(ip->ttl << 8), bpf_htons(ECHO_REPLY_TTL << 8)));

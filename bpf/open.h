@@ -22,65 +22,29 @@ static __always_inline void reply_flow(struct flow *reply, const struct real_ser
 	reply->family = real->family;
 }
 
-/*
- * Takes a local port for a fullnat connection by inserting its reverse entry: that the flow is unique is the allocation, so a LIP:LPORT
- * serves as many connections as there are real servers. A bounded number of ports is tried, from a random one on.
- * Returns OPENED or a drop_reason.
- */
-GLOBAL int insert_reverse_fullnat(struct connection *reverse, struct route *route, __u32 *location)
-{
-	if (!reverse || !route || !location)
-		return DROP_TABLE_FULL;
-
-	__u32 zero = 0;
-	const struct settings *current = bpf_map_lookup_elem(&settings, &zero);
-	__u32 random = bpf_get_prandom_u32();
-
-	if (!current || !current->local_addresses)
-		return DROP_NO_LOCAL_ADDRESS;
-
-	__u32 ports = current->local_port_last - current->local_port_first + 1;
-	__u32 index = random % current->local_addresses;
-	const struct address *local = bpf_map_lookup_elem(&local_addresses, &index);
-
-	if (!local || !ports)
-		return DROP_NO_LOCAL_ADDRESS;
-	reverse->flow.destination = *local;
-	route->local_address = index;
-	random = bpf_get_prandom_u32();
-	for (__u32 i = 0; i < LOCAL_PORT_TRIES; i++) {
-		route->local_port = bpf_htons(current->local_port_first + (random + i) % ports);
-		reverse->flow.destination_port = route->local_port;
-		switch (connection_insert(reverse, location)) {
-		case INSERTED:
-			return OPENED;
-		case INSERT_EXISTS:
-		case INSERT_CONTENDED:
-			continue;
-		default:
-			return DROP_TABLE_FULL;
-		}
-	}
-	return DROP_LOCAL_PORTS_EXHAUSTED;
-}
-
-/* Inserts the reverse entry of a nat connection. Returns OPENED or a drop_reason. */
-GLOBAL int insert_reverse_nat(struct connection *reverse, __u32 *location, __u32 now)
+/* Inserts the reverse entry of a connection, in the place of one with the same flow whose connection is over. Returns enum insertion. */
+GLOBAL int insert_reverse(struct connection *reverse, __u32 *location, __u32 now)
 {
 	if (!reverse || !location)
-		return DROP_TABLE_FULL;
+		return INSERT_FULL;
 
-	/* A connection of the same client to another VIP may have had this reply flow and be over. */
 	struct place place = {};
 	struct connection *old = connection_find(&reverse->flow, flow_hash(&reverse->flow), &place);
 
 	if (old) {
 		struct connection *forward = forward_entry(old, place.location);
 
-		if (is_over(forward ? forward->expires : old->expires, now))
-			connection_remove(place.location, place.id);
+		if (!is_over(forward ? forward->expires : old->expires, now))
+			return INSERT_EXISTS;
+		connection_remove(place.location, place.id);
 	}
-	switch (connection_insert(reverse, location)) {
+	return connection_insert(reverse, location);
+}
+
+/* nat: the reply flow is what it is. Returns OPENED or a drop_reason. */
+static __always_inline int take_reply_flow(struct connection *reverse, const struct route *route, __u32 *location)
+{
+	switch (insert_reverse(reverse, location, route->now)) {
 	case INSERTED:
 		return OPENED;
 	case INSERT_EXISTS:
@@ -90,6 +54,43 @@ GLOBAL int insert_reverse_nat(struct connection *reverse, __u32 *location, __u32
 	default:
 		return DROP_TABLE_FULL;
 	}
+}
+
+/*
+ * fullnat: a local port is taken by inserting the reverse entry with it. That the flow is unique is the allocation, so a LIP:LPORT
+ * serves as many connections as there are real servers. A bounded number of ports is tried, from a random one on.
+ * Returns OPENED or a drop_reason.
+ */
+static __always_inline int take_local_port(struct connection *reverse, struct route *route, __u32 *location)
+{
+	__u32 zero = 0;
+	const struct settings *current = bpf_map_lookup_elem(&settings, &zero);
+
+	if (!current || !current->local_addresses)
+		return DROP_NO_LOCAL_ADDRESS;
+
+	__u32 ports = current->local_port_last - current->local_port_first + 1;
+	__u32 index = bpf_get_prandom_u32() % current->local_addresses;
+	__u32 first = bpf_get_prandom_u32();
+	const struct address *local = bpf_map_lookup_elem(&local_addresses, &index);
+
+	if (!local || !ports)
+		return DROP_NO_LOCAL_ADDRESS;
+	reverse->flow.destination = *local;
+	route->local_address = index;
+	for (__u32 i = 0; i < LOCAL_PORT_TRIES; i++) {
+		route->local_port = bpf_htons(current->local_port_first + (first + i) % ports);
+		reverse->flow.destination_port = route->local_port;
+		switch (insert_reverse(reverse, location, route->now)) {
+		case INSERTED:
+			return OPENED;
+		case INSERT_FULL:
+			return DROP_TABLE_FULL;
+		default:
+			continue;
+		}
+	}
+	return DROP_LOCAL_PORTS_EXHAUSTED;
 }
 
 /* Puts the connection that `route` describes into the table, reverse entry first. Returns OPENED or a drop_reason. */
@@ -116,9 +117,9 @@ GLOBAL int insert_connection(const struct real_server *real, struct route *route
 		entry.expires = route->now + TWIN_GRACE_TICKS;
 		reply_flow(&entry.flow, real, &route->flow);
 		if (real->method == METHOD_NAT)
-			result = insert_reverse_nat(&entry, &twin, route->now);
+			result = take_reply_flow(&entry, route, &twin);
 		else
-			result = insert_reverse_fullnat(&entry, route, &twin);
+			result = take_local_port(&entry, route, &twin);
 		if (result != OPENED)
 			return result;
 	}

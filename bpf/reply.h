@@ -12,6 +12,7 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 {
 	struct connection *connection = connection_twin(reverse, place->location);
 	struct change change = {};
+	int verdict;
 
 	/* Without its connection it is a packet like any other: the kernel routes it, as with IPVS. */
 	if (!connection || is_over(connection->expires, now))
@@ -39,8 +40,10 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 	rewrite_l4_checksum(packet, &change);
 	rewrite_ip_checksum(packet, &change);
 	rewrite_hop(packet);
-	count_out(service, real, packet->length);
-	return leave_to_client(ctx);
+	verdict = leave_to_client(ctx);
+	if (verdict != XDP_DROP)
+		count_out(service, real, packet->length);
+	return verdict;
 }
 
 #endif

@@ -55,7 +55,7 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *pack
 {
 	const struct real_server *real = bpf_map_lookup_elem(&real_servers, &route->real);
 	__u16 length = packet->length;
-	int result;
+	int result, verdict;
 
 	if (!real || real->state != REAL_ACTIVE)
 		return drop(ctx, DROP_REAL_SERVER_REMOVED);
@@ -86,8 +86,10 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *pack
 	}
 	if (result != FORWARDED)
 		return drop(ctx, result);
-	count_in(route->service, route->real, length);
-	return leave(ctx, ifindex);
+	verdict = leave(ctx, ifindex);
+	if (verdict != XDP_DROP)
+		count_in(route->service, route->real, length);
+	return verdict;
 }
 
 SEC("xdp") int sluice(struct xdp_md *ctx)
