@@ -14,7 +14,7 @@ const USAGE = `Usage: node dist/test/bench/main.js [options] [row...]
 A row is named by its whole name or by a beginning of it up to a dash ("dr", "syn"). None named: all.
 
   --quick          fewer and shorter rounds, without the slow rows: about 20 s
-  --rounds NUMBER  turns of the programs in every row (15; with --quick 5)
+  --rounds NUMBER  turns of the programs in every row (21; with --quick 7)
   --json FILE      write the results with all samples, too
   --list           print the names of the rows
   --profile ROW    no measurements: where the time of one row goes
@@ -60,7 +60,7 @@ function machine(): Record<string, string | number> {
 
 async function measure(): Promise<void> {
   const settings = {
-    rounds: roundsOf(options.rounds ?? (options.quick ? "5" : "15")),
+    rounds: roundsOf(options.rounds ?? (options.quick ? "7" : "21")),
     scale: options.quick ? 0.25 : 1,
   };
   const before = machine();

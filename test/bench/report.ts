@@ -3,7 +3,7 @@ import type { Measured, RowResult } from "./bench.js";
 import type { ControlPlaneResult } from "./control-plane.js";
 import type { Summary } from "./statistics.js";
 
-const WIDTHS = [20, 53, 17, 9, 9, 6] as const;
+const WIDTHS = [23, 53, 17, 7, 8, 8, 7] as const;
 
 function line(cells: readonly string[]): string {
   return cells
@@ -17,13 +17,15 @@ function spread({ median, low, high }: Summary): string {
 }
 
 export function printHeading(): void {
-  console.log("ns a packet: medians over the rounds; in brackets between which half of the rounds lie\n");
-  console.log(line(["row", "", "above floor", "sluice", "floor", "ratio"]));
+  console.log("ns a packet: medians over the rounds; in brackets between which half of the rounds lie;");
+  console.log("least: the difference of the fastest rounds, which is what is left when others use the machine\n");
+  console.log(line(["row", "", "above floor", "least", "sluice", "floor", "ratio"]));
 }
 
 function cells(title: string, one: Measured, above: Summary, floor: Measured): string[] {
   const ratio = `${(one.median / floor.median).toFixed(1)}x`;
-  return [title, spread(above), one.median.toFixed(0), floor.median.toFixed(0), ratio];
+  const least = (one.min - floor.min).toFixed(0);
+  return [title, spread(above), least, one.median.toFixed(0), floor.median.toFixed(0), ratio];
 }
 
 export function printRow(result: RowResult): void {
