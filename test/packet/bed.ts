@@ -1,0 +1,389 @@
+/**
+ * The test bed: the real object, loaded once a file with small maps and without pins, its maps filled from a readable
+ * description, its XDP program run by BPF_PROG_TEST_RUN on one frame at a time.
+ */
+import { fileURLToPath } from "node:url";
+import { type BpfMap, type BpfObject, openObject, RingBuffer } from "libbpf-ts";
+import {
+  AddressFamily,
+  DropReason,
+  type Event,
+  ForwardingMethod,
+  type Maps,
+  Protocol,
+  RealServerState,
+  Scheduler,
+  type SweepRequest,
+  type Traffic,
+} from "../../src/dataplane/sluice.bpf.js";
+import { ipv4Bytes, macBytes } from "./addresses.js";
+import { ConnectionTable, type Entry, type Load } from "./connection-table.js";
+import { INTERFACES, type InterfaceName, network } from "./network.js";
+import { type State, stateNumber, TICK_SECONDS, TIMEOUTS } from "./states.js";
+
+export const OBJECT = fileURLToPath(new URL("../../../build/bpf/sluice.bpf.o", import.meta.url));
+
+export type Method = "nat" | "dr" | "tun" | "fullnat";
+
+export interface RealServerSetup {
+  readonly address: string;
+  /** nat, fullnat; left out: the service's. */
+  readonly port?: number;
+  readonly method: Method;
+  /** Left out: 1. */
+  readonly weight?: number;
+  readonly removed?: boolean;
+  /** tun: source of the outer header; left out: the director's address on the next hop's interface. */
+  readonly tunnelSource?: string;
+  readonly hop: { readonly mac: string; readonly interface?: InterfaceName; readonly mtu?: number } | "unresolved";
+}
+
+export interface ServiceSetup {
+  readonly protocol: "tcp" | "udp";
+  readonly vip: string;
+  readonly port: number;
+  /** Left out: rr. */
+  readonly scheduler?: "rr" | "wrr" | "mh";
+  readonly realServers: readonly RealServerSetup[];
+  /** Places in realServers, in the order of the ring's slots; left out: each with a weight once. */
+  readonly ring?: readonly number[];
+}
+
+export interface Setup {
+  readonly services: readonly ServiceSetup[];
+  readonly localAddresses?: readonly string[];
+  readonly localPorts?: readonly [number, number];
+  /** Seconds; left out: IPVS's. */
+  readonly timeouts?: Partial<Record<State, number>>;
+  /** Left out: all. */
+  readonly egress?: readonly InterfaceName[];
+}
+
+/** Buckets of the table, fixed by the load; others are large enough for every setup in these tests. */
+export interface Sizes {
+  readonly buckets: number;
+}
+const SERVICES = 16;
+const REAL_SERVERS = 64;
+/** Slots that each service's ring may have: the largest mh table of these tests. */
+const RING_SLOTS = 4096;
+const CHUNK_SLOTS = 16;
+/** The table's hash is keyed with it; any will do, and the same in every run. */
+const SEED = Array.from({ length: 6 }, (_, i) => (BigInt(i + 1) * 0x9e3779b97f4a7c15n) & 0xffffffffffffffffn);
+
+export type Verdict = "aborted" | "drop" | "pass" | "transmit" | "redirect";
+const VERDICTS: readonly Verdict[] = ["aborted", "drop", "pass", "transmit", "redirect"];
+
+export type DropName = Lowercase<
+  Exclude<keyof typeof DropReason, "DROP_REASONS"> extends `DROP_${infer N}` ? N : never
+>;
+
+type Counts = Partial<Record<keyof Traffic, number>>;
+
+/** What changed, zeros left out. Services go by "tcp:10.0.0.100:80", real servers by that and "10.1.0.11:8080". */
+export interface Counted {
+  services: Record<string, Counts>;
+  realServers: Record<string, Counts>;
+  drops: Partial<Record<DropName, { packets: number; bytes: number }>>;
+}
+
+export interface Result {
+  readonly verdict: Verdict;
+  readonly frame: Uint8Array;
+  readonly counted: Counted;
+}
+
+interface Counters {
+  readonly services: readonly Record<keyof Traffic, number>[];
+  readonly realServers: readonly Record<keyof Traffic, number>[];
+  readonly drops: readonly { packets: number; bytes: number }[];
+}
+
+function addressValue(text: string): { bytes: Uint8Array } {
+  const bytes = new Uint8Array(16);
+  bytes.set(ipv4Bytes(text));
+  return { bytes };
+}
+
+function dropNames(): DropName[] {
+  const names: DropName[] = [];
+  for (const [name, value] of Object.entries(DropReason)) {
+    if (name !== "DROP_REASONS") names[value] = name.replace("DROP_", "").toLowerCase() as DropName;
+  }
+  return names;
+}
+const DROP_NAMES = dropNames();
+
+const TRAFFIC_FIELDS: readonly (keyof Traffic)[] = [
+  "connections",
+  "in_packets",
+  "in_bytes",
+  "out_packets",
+  "out_bytes",
+];
+
+function sumTraffic(perCpu: readonly Traffic[]): Record<keyof Traffic, number> {
+  const sum = { connections: 0, in_packets: 0, in_bytes: 0, out_packets: 0, out_bytes: 0 };
+  for (const one of perCpu) for (const field of TRAFFIC_FIELDS) sum[field] += Number(one[field]);
+  return sum;
+}
+
+export class Bed {
+  readonly interfaces: Readonly<Record<InterfaceName, number>>;
+  readonly object: BpfObject;
+  readonly sizes: Sizes;
+  readonly #events: Uint8Array[] = [];
+  readonly #ringBuffer: RingBuffer;
+  #setup: Setup = { services: [] };
+  #services: string[] = [];
+  #realServers: string[] = [];
+  #before: Counters;
+
+  private constructor(object: BpfObject, sizes: Sizes, interfaces: Bed["interfaces"]) {
+    this.object = object;
+    this.sizes = sizes;
+    this.interfaces = interfaces;
+    this.#ringBuffer = new RingBuffer(object.map("events"), (records) => this.#events.push(...records));
+    this.#before = this.#counters();
+  }
+
+  /** Must run in a network namespace that may be changed: see own-namespace.ts. */
+  static async open(sizes: Sizes = { buckets: 16 }): Promise<Bed> {
+    const open = openObject(OBJECT);
+    open.setRodata({ connection_buckets: sizes.buckets, hash_seed: SEED });
+    open.map("connection_table").setMaxEntries(sizes.buckets);
+    for (const name of ["services", "cursors", "service_counters", "service_index", "vips"]) {
+      open.map(name).setMaxEntries(SERVICES);
+    }
+    for (const name of ["real_servers", "real_load", "real_counters"]) open.map(name).setMaxEntries(REAL_SERVERS);
+    open.map("rings").setMaxEntries((SERVICES * RING_SLOTS) / CHUNK_SLOTS);
+    return new Bed(await open.load(), sizes, network());
+  }
+
+  close(): void {
+    this.#ringBuffer.close();
+    this.object.close();
+  }
+
+  /** A map of the object with its types. */
+  map<Name extends keyof Maps>(name: Name): BpfMap<Maps[Name]["key"], Maps[Name]["value"]> {
+    return this.object.map<Maps[Name]["key"], Maps[Name]["value"]>(name);
+  }
+
+  /** Empties every map and fills them as the control plane would. */
+  configure(setup: Setup): void {
+    this.#clear();
+    this.#setup = setup;
+    this.#services = [];
+    this.#realServers = [];
+    this.setTimeouts(setup.timeouts ?? {});
+    for (const [index, address] of (setup.localAddresses ?? []).entries()) {
+      this.map("local_addresses").set(index, addressValue(address));
+    }
+    for (const name of setup.egress ?? (Object.keys(this.interfaces) as InterfaceName[])) {
+      this.map("egress").set(this.interfaces[name], this.interfaces[name]);
+    }
+    for (const service of setup.services) this.#addService(service);
+    this.#before = this.#counters();
+  }
+
+  /** Seconds, the others as IPVS has them; for what is opened or moved on from now. */
+  setTimeouts(timeouts: Partial<Record<State, number>>): void {
+    const ticks: number[] = [];
+    for (const [state, seconds] of Object.entries({ ...TIMEOUTS, ...timeouts })) {
+      ticks[stateNumber(state as State)] = Math.round(seconds / TICK_SECONDS);
+    }
+    const [first, last] = this.#setup.localPorts ?? [1024, 32767];
+    this.map("settings").set(0, {
+      timeouts: ticks,
+      local_addresses: this.#setup.localAddresses?.length ?? 0,
+      local_port_first: first,
+      local_port_last: last,
+    });
+  }
+
+  #clear(): void {
+    for (const name of ["service_index", "vips", "egress"] as const) {
+      const map = this.object.map(name);
+      for (const key of [...map.keys()]) map.delete(key);
+    }
+    for (const name of ["connection_table", "services", "cursors", "real_servers", "real_load"] as const) {
+      const map = this.object.map(name);
+      const key = new Uint8Array(4);
+      const zero = new Uint8Array(map.valueSize);
+      for (let index = 0; index < map.maxEntries; index++) {
+        new DataView(key.buffer).setUint32(0, index, true);
+        map.setRaw(key, zero);
+      }
+    }
+    this.#events.length = 0;
+  }
+
+  #addService(service: ServiceSetup): void {
+    const index = this.#services.length;
+    const name = `${service.protocol}:${service.vip}:${service.port}`;
+    this.#services.push(name);
+    const key = {
+      vip: addressValue(service.vip),
+      port: service.port,
+      protocol: service.protocol === "tcp" ? Protocol.PROTOCOL_TCP : Protocol.PROTOCOL_UDP,
+      family: AddressFamily.FAMILY_IPV4,
+    } as const;
+    const first = this.#realServers.length;
+    for (const real of service.realServers) this.#addRealServer(real, service, index);
+
+    const weighted = [...service.realServers.keys()].filter((i) => (service.realServers[i]?.weight ?? 1) > 0);
+    const ring = (service.ring ?? weighted).map((place) => first + place);
+    if (ring.length > RING_SLOTS) throw new RangeError(`a ring has at most ${RING_SLOTS} slots here`);
+    const chunk = (index * RING_SLOTS) / CHUNK_SLOTS;
+    for (let at = 0; at < ring.length; at += CHUNK_SLOTS) {
+      const slots = Array.from({ length: CHUNK_SLOTS }, (_, i) => ring[at + i] ?? 0);
+      this.map("rings").set(chunk + at / CHUNK_SLOTS, { slots });
+    }
+    this.map("services").set(index, {
+      ...key,
+      scheduler: Scheduler[`SCHEDULER_${(service.scheduler ?? "rr").toUpperCase() as "RR" | "WRR" | "MH"}`],
+      ring: { chunk, length: ring.length },
+    });
+    this.map("service_index").set(key, index);
+    const vip = { address: key.vip, family: key.family };
+    this.map("vips").set(vip, { services: (this.map("vips").get(vip)?.services ?? 0) + 1 });
+  }
+
+  #addRealServer(real: RealServerSetup, service: ServiceSetup, serviceIndex: number): void {
+    const index = this.#realServers.length;
+    const port = real.port ?? service.port;
+    const hop = real.hop === "unresolved" ? undefined : real.hop;
+    const by = hop?.interface ?? "r0";
+    this.#realServers.push(`${this.#services[serviceIndex] ?? ""} ${real.address}:${port}`);
+    this.map("real_servers").set(index, {
+      address: addressValue(real.address),
+      tunnel_source: addressValue(real.method === "tun" ? (real.tunnelSource ?? INTERFACES[by].address) : "0.0.0.0"),
+      ifindex: hop === undefined ? 0 : this.interfaces[by],
+      destination_mac: hop === undefined ? new Uint8Array(6) : macBytes(hop.mac),
+      source_mac: hop === undefined ? new Uint8Array(6) : macBytes(INTERFACES[by].mac),
+      mtu: hop === undefined ? 0 : (hop.mtu ?? 1500),
+      port,
+      method: ForwardingMethod[`METHOD_${real.method.toUpperCase() as Uppercase<Method>}`],
+      family: AddressFamily.FAMILY_IPV4,
+      state: real.removed ? RealServerState.REAL_REMOVED : RealServerState.REAL_ACTIVE,
+      service: serviceIndex,
+      weight: real.weight ?? 1,
+    });
+  }
+
+  /** Changes the setup of a real server that is there: its service's n-th, from 0. */
+  changeRealServer(service: number, place: number, change: Partial<RealServerSetup>): void {
+    const before = this.#setup.services.slice(0, service);
+    const index = before.reduce((count, { realServers }) => count + realServers.length, 0) + place;
+    const old = this.map("real_servers").get(index);
+    if (old === undefined) throw new RangeError(`there is no real server ${index}`);
+    this.map("real_servers").set(index, {
+      ...old,
+      ...(change.removed !== undefined && {
+        state: change.removed ? RealServerState.REAL_REMOVED : RealServerState.REAL_ACTIVE,
+      }),
+      ...(change.weight !== undefined && { weight: change.weight }),
+      ...(change.hop === "unresolved" && { ifindex: 0 }),
+    });
+  }
+
+  /** Sends one frame; it arrives on c0 unless another interface is named. */
+  run(frame: Uint8Array, on: InterfaceName = "c0"): Result {
+    const context = new DataView(new ArrayBuffer(24)); // struct xdp_md: data, data_end, data_meta, ingress_ifindex, ...
+    context.setUint32(4, frame.length, true);
+    context.setUint32(12, this.interfaces[on], true);
+    const { returnValue, data } = this.object
+      .program("sluice")
+      .testRun({ data: frame, context: new Uint8Array(context.buffer), dataOutSize: frame.length + 256 });
+    const verdict = VERDICTS[returnValue];
+    if (verdict === undefined) throw new RangeError(`${returnValue} is no XDP verdict`);
+    return { verdict, frame: data, counted: this.counted() };
+  }
+
+  /** What was counted since the last frame or call. */
+  counted(): Counted {
+    const after = this.#counters();
+    const counted = this.#difference(this.#before, after);
+    this.#before = after;
+    return counted;
+  }
+
+  /** Runs the maintenance program over a slice of buckets; all, unless others are named. */
+  sweep(first = 0, count = this.sizes.buckets): SweepRequest {
+    const codec = this.object.btf.codec<SweepRequest>("sweep_request");
+    const request = codec.encode({ first, count, removed: 0, orphans: 0, entries: 0 });
+    return codec.decode(this.object.program("sweep").testRun({ data: request, dataOutSize: codec.size }).data);
+  }
+
+  /** Events since the last call, once the event loop had the chance to deliver them. */
+  async events(): Promise<Event[]> {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const codec = this.object.btf.codec<Event>("event");
+    return this.#events.splice(0).map((record) => codec.decode(record));
+  }
+
+  table(): ConnectionTable {
+    return new ConnectionTable(this.object.map("connection_table"), { buckets: this.sizes.buckets, seed: SEED });
+  }
+
+  /** The connections in the table, by their forward entries. */
+  connections(): Entry[] {
+    return this.table()
+      .entries()
+      .filter(({ direction }) => direction === "forward");
+  }
+
+  /** What is counted for the n-th real server of all, from 0. */
+  load(index: number): Load {
+    const { active, inactive } = this.map("real_load").get(index) ?? { active: 0, inactive: 0 };
+    return { active, inactive };
+  }
+
+  loads(): Load[] {
+    return Array.from({ length: REAL_SERVERS }, (_, index) => this.load(index));
+  }
+
+  /** What does not hold of the table's and the counts' promises: nothing, always. */
+  violations(): string[] {
+    return this.table().violations(this.loads());
+  }
+
+  #counters(): Counters {
+    const read = (map: BpfMap<number, Traffic>, count: number): Record<keyof Traffic, number>[] =>
+      Array.from({ length: count }, (_, index) => sumTraffic(map.getPerCpu(index) ?? []));
+    return {
+      services: read(this.map("service_counters"), this.#services.length),
+      realServers: read(this.map("real_counters"), this.#realServers.length),
+      drops: DROP_NAMES.map((_, index) => {
+        const perCpu = this.map("drops").getPerCpu(index) ?? [];
+        return {
+          packets: perCpu.reduce((sum, { packets }) => sum + Number(packets), 0),
+          bytes: perCpu.reduce((sum, { bytes }) => sum + Number(bytes), 0),
+        };
+      }),
+    };
+  }
+
+  #difference(before: Counters, after: Counters): Counted {
+    const counted: Counted = { services: {}, realServers: {}, drops: {} };
+    const traffic = (kind: "services" | "realServers", names: readonly string[]): void => {
+      for (const [index, name] of names.entries()) {
+        const counts: Counts = {};
+        for (const field of TRAFFIC_FIELDS) {
+          const change = (after[kind][index]?.[field] ?? 0) - (before[kind][index]?.[field] ?? 0);
+          if (change !== 0) counts[field] = change;
+        }
+        if (Object.keys(counts).length > 0) counted[kind][name] = counts;
+      }
+    };
+    traffic("services", this.#services);
+    traffic("realServers", this.#realServers);
+    for (const [index, name] of DROP_NAMES.entries()) {
+      const packets = (after.drops[index]?.packets ?? 0) - (before.drops[index]?.packets ?? 0);
+      const bytes = (after.drops[index]?.bytes ?? 0) - (before.drops[index]?.bytes ?? 0);
+      if (packets !== 0 || bytes !== 0) counted.drops[name] = { packets, bytes };
+    }
+    return counted;
+  }
+}

@@ -1,0 +1,44 @@
+/** Connection states under the names that ipvsadm lists them by, their timeouts and the data plane's clock. */
+import { ConnectionState } from "../../src/dataplane/sluice.bpf.js";
+
+/** IPVS's defaults in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_timeouts; ip_vs_proto_udp.c). */
+export const TIMEOUTS = {
+  NONE: 2,
+  ESTABLISHED: 900,
+  SYN_SENT: 120,
+  SYN_RECV: 60,
+  FIN_WAIT: 120,
+  TIME_WAIT: 120,
+  CLOSE: 10,
+  CLOSE_WAIT: 60,
+  LAST_ACK: 30,
+  LISTEN: 120,
+  SYNACK: 120,
+  UDP: 300,
+} as const;
+export type State = keyof typeof TIMEOUTS;
+
+export function stateNumber(state: State): ConnectionState {
+  return state === "UDP" ? ConnectionState.UDP_NORMAL : ConnectionState[`TCP_${state}`];
+}
+
+const NAMES = new Map(Object.keys(TIMEOUTS).map((name) => [stateNumber(name as State), name as State]));
+
+export function stateName(state: ConnectionState): State {
+  const name = NAMES.get(state);
+  if (name === undefined) throw new RangeError(`there is no connection state ${state}`);
+  return name;
+}
+
+/** Which of a real server's two counts a connection is in (ip_vs_proto_tcp.c, tcp_state_active_table). */
+export function isActive(state: State): boolean {
+  return state === "SYN_SENT" || state === "SYN_RECV" || state === "ESTABLISHED" || state === "SYNACK";
+}
+
+/** abi.h's TICK_SHIFT: ticks are CLOCK_MONOTONIC nanoseconds >> 22, 32 bits of them. */
+const TICK_SHIFT = 22n;
+export const TICK_SECONDS = 2 ** Number(TICK_SHIFT) / 1e9;
+
+export function tickNow(): number {
+  return Number((process.hrtime.bigint() >> TICK_SHIFT) & 0xffffffffn);
+}
