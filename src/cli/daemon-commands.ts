@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { bpffsOption, instanceOption, runtimeDirectory } from "./instance.js";
+import { print } from "./output.js";
 
 interface InstanceFlags {
   readonly instance: string;
@@ -47,11 +48,16 @@ Signals:
         import("../daemon/unload.js"),
         import("../daemon/kernel-data-plane.js"),
       ]);
-      await unload({
+      const { loaded, interfaces } = await unload({
         instance,
         runtimeDirectory: runtimeDirectory(),
         bpffs,
         unloadDataPlane: unloadKernelDataPlane,
       });
+      print(
+        loaded
+          ? `${instance}: unloaded, detached from ${interfaces.join(", ") || "no interface"}\n`
+          : `${instance}: is not loaded: nothing to do\n`,
+      );
     });
 }

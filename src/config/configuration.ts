@@ -125,6 +125,8 @@ export function parseConfiguration(text: string, file: string): Configuration {
       position: source.positionOf(path, code === "UNKNOWN_FIELD"),
       message,
     }));
+    // As one reads the file.
+    problems.sort((a, b) => a.position.line - b.position.line || a.position.column - b.position.column);
     throw new ConfigurationError(file, problems);
   }
   return configuration;
