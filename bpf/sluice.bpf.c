@@ -68,6 +68,10 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *pack
 	}
 	if (packet->ip->ttl <= 1)
 		return drop(ctx, DROP_TTL_EXCEEDED);
+	/* First of all, so that what is dropped is dropped as it came. */
+	verdict = leave(ctx, ifindex);
+	if (verdict == XDP_DROP)
+		return verdict;
 	switch (real->method) {
 	case METHOD_NAT:
 		result = forward_nat(ctx, packet, real, route);
@@ -86,9 +90,7 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *pack
 	}
 	if (result != FORWARDED)
 		return drop(ctx, result);
-	verdict = leave(ctx, ifindex);
-	if (verdict != XDP_DROP)
-		count_in(route->service, route->real, length);
+	count_in(route->service, route->real, length);
 	return verdict;
 }
 
