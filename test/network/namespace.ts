@@ -8,6 +8,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { attempt, BackgroundProgram, type Outcome, type RunOptions, run } from "./program.js";
 
 /** Every name that leaves a namespace (namespaces, instances, folders) is PREFIX-PID-NUMBER or begins so. */
@@ -15,6 +16,8 @@ const PREFIX = "sluicetest";
 const OWNED = new RegExp(`^(?:real-server-)?${PREFIX}-(\\d+)-`);
 /** Where owned things appear, apart from /run/netns. */
 const FOLDERS = ["/sys/fs/bpf", "/run/sluice", tmpdir()];
+
+const PASS_OBJECT = fileURLToPath(new URL("../../../build/test/network/pass.bpf.o", import.meta.url));
 
 let laboratories = 0;
 const open = new Set<Laboratory>();
@@ -134,8 +137,8 @@ export interface CableEnd {
 /**
  * Joins two namespaces by a veth pair, up, without the offloads that leave work undone: a checksum that the local stack
  * left to the card (CHECKSUM_PARTIAL) would reach an XDP program unfinished. GRO makes an end poll, without which a frame
- * sent by XDP_TX or redirect from the other end vanishes; it counts only if it is switched on while the end is up
- * (drivers/net/veth.c, veth_set_features), else redirecting to the other end fails with EOPNOTSUPP.
+ * that is redirected to it from the other end vanishes; it counts only if it is switched on while the end is up
+ * (drivers/net/veth.c, veth_set_features), else redirecting fails with EOPNOTSUPP. See also takeTransmitted.
  */
 export async function cable(left: CableEnd, right: CableEnd, mtu = 1500): Promise<void> {
   const [a, b] = [left, right].map((end) => `${end.interface} mtu ${mtu} netns ${end.host.name}`);
@@ -144,6 +147,11 @@ export async function cable(left: CableEnd, right: CableEnd, mtu = 1500): Promis
     await host.ip(`link set ${name} up`);
     await host.run(words(`ethtool -K ${name} tx off tso off gso off gro on`));
   }
+}
+
+/** Makes an end take what a program on the other end sends with XDP_TX; see pass.bpf.c. */
+export async function takeTransmitted({ host, interface: name }: CableEnd): Promise<void> {
+  await host.run([...words(`ip link set dev ${name} xdpdrv obj`), PASS_OBJECT, "sec", "xdp"]);
 }
 
 function words(command: string): string[] {

@@ -12,7 +12,7 @@
  * router and so to the client past the director. rp_filter is strict on them, to show that nothing asks for its relaxation.
  * The MTU of the back leaves room for the outer header of tun.
  */
-import { cable, type Laboratory, type Namespace } from "./namespace.js";
+import { type CableEnd, cable, type Laboratory, type Namespace, takeTransmitted } from "./namespace.js";
 
 export const CLIENT = "10.0.0.2";
 export const DIRECTOR_FRONT = "10.0.0.1";
@@ -91,8 +91,8 @@ async function plugDirector(
   back: string,
   virtualAddresses: readonly string[],
 ): Promise<void> {
-  await plug(director, "c0", switches, "front", FRONT_MTU);
-  await plug(director, "r0", switches, "back", BACK_MTU);
+  await takeTransmitted(await plug(director, "c0", switches, "front", FRONT_MTU));
+  await takeTransmitted(await plug(director, "r0", switches, "back", BACK_MTU));
   await director.sysctl({ "net.ipv4.ip_forward": 1 });
   await director.ip(
     `address add ${front}/24 dev c0`,
@@ -105,15 +105,17 @@ async function addBridge(switches: Namespace, name: string, mtu: number): Promis
   await switches.ip(`link add ${name} mtu ${mtu} type bridge stp_state 0 forward_delay 0`, `link set ${name} up`);
 }
 
-/** The switch's port is named after what is plugged into it. */
+/** Returns the switch's port, which is named after what is plugged into it. */
 async function plug(
   host: Namespace,
   interfaceName: string,
   switches: Namespace,
   bridge: string,
   mtu: number,
-): Promise<void> {
+): Promise<CableEnd> {
   const port = `${host.role}-${bridge}`;
-  await cable({ host, interface: interfaceName }, { host: switches, interface: port }, mtu);
+  const end = { host: switches, interface: port };
+  await cable({ host, interface: interfaceName }, end, mtu);
   await switches.ip(`link set ${port} master ${bridge}`);
+  return end;
 }

@@ -85,11 +85,17 @@ test("the daemon", async (t) => {
   });
 
   await t.test("a drained real server finishes what it has and gets nothing new", async (t) => {
-    const bytes = 8 * MEGABYTE;
-    const downloads = await slowDownloads(bytes, 2 * MEGABYTE, 2);
-    for (const method of METHODS) {
-      await director.setWeight(`tcp:${VIP[method]}:${HTTP_PORT}`, `10.1.0.11:${names(method)[0]}`, 0);
-    }
+    const bytes = 10 * MEGABYTE;
+    const setWeightOfReal1 = async (weight: number): Promise<void> => {
+      await Promise.all(
+        METHODS.map(async (method) => {
+          await director.setWeight(`tcp:${VIP[method]}:${HTTP_PORT}`, `10.1.0.11:${names(method)[0]}`, weight);
+        }),
+      );
+    };
+    // Of any three connections in a row, the weights give one to real1.
+    const downloads = await slowDownloads(bytes, MEGABYTE, 3);
+    await setWeightOfReal1(0);
     for (const method of METHODS) {
       const spread = await httpSpread(client, `http://${VIP[method]}`, 12);
       t.ok(inProportion(spread, [0, 2, 1]), `${method}: ${show(spread)}`);
@@ -100,9 +106,7 @@ test("the daemon", async (t) => {
     );
     const servers = await endIntact(t, downloads, bytes);
     t.ok(servers.includes("real1"), `served by ${servers.join(", ")}`);
-    for (const method of METHODS) {
-      await director.setWeight(`tcp:${VIP[method]}:${HTTP_PORT}`, `10.1.0.11:${names(method)[0]}`, WEIGHTS[0]);
-    }
+    await setWeightOfReal1(WEIGHTS[0]);
     await balances(t, "with its weight back");
   });
 
