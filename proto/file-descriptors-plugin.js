@@ -11,21 +11,29 @@ const RESPONSE_FILE = 15;
 const FILE_NAME = 1;
 const FILE_CONTENT = 15;
 const FEATURE_PROTO3_OPTIONAL = 1;
-/** In FileDescriptorProto: comments and positions, which are most of it and which reflection does not need. */
+/** Of FileDescriptorProto. */
+const NAME = 1;
+const DEPENDENCY = 3;
 const SOURCE_CODE_INFO = 9;
 
-function withoutSource(descriptor) {
+/** Annotations: the reflection service drops them, and would leave out the files that define them when it hands out ours. */
+const isAnnotation = (name) => name.startsWith("google/api/") || name === "google/protobuf/descriptor.proto";
+
+/** A file's name, and its descriptor without imports of annotations and without comments and positions, which are most of it. */
+function stripped(descriptor) {
   const kept = [];
+  let name = "";
   const reader = new BinaryReader(descriptor);
   while (reader.pos < reader.len) {
     const start = reader.pos;
     const [field, wireType] = reader.tag();
-    reader.skip(wireType, field);
-    if (field !== SOURCE_CODE_INFO) {
+    const text = field === NAME || field === DEPENDENCY ? reader.string() : reader.skip(wireType, field);
+    name = field === NAME ? text : name;
+    if (field !== SOURCE_CODE_INFO && !(field === DEPENDENCY && isAnnotation(text))) {
       kept.push(descriptor.subarray(start, reader.pos));
     }
   }
-  return Buffer.concat(kept);
+  return { name, bytes: Buffer.concat(kept) };
 }
 
 const descriptors = [];
@@ -33,7 +41,10 @@ const request = new BinaryReader(readFileSync(0));
 while (request.pos < request.len) {
   const [field, wireType] = request.tag();
   if (field === REQUEST_PROTO_FILE) {
-    descriptors.push(withoutSource(request.bytes()).toString("base64"));
+    const { name, bytes } = stripped(request.bytes());
+    if (!isAnnotation(name)) {
+      descriptors.push(bytes.toString("base64"));
+    }
   } else {
     request.skip(wireType, field);
   }
