@@ -1,5 +1,5 @@
 import { addon, type LinkHandle } from "./addon.js";
-import { BpfError, errno, kernelError, requireInteger, shown } from "./error.js";
+import { BpfError, errno, kernelError, type Reading, requireInteger, shown } from "./error.js";
 import { type BpfMap, handleOfMap } from "./map.js";
 import { openPin, pin, unpin } from "./pin.js";
 import { handleOfProgram, type Program } from "./program.js";
@@ -19,7 +19,12 @@ export interface LinkInfo {
   readonly ifindex?: number;
 }
 
-/** More text than fits a JavaScript string. */
+const noInterface: Reading = {
+  code: "NO_SUCH_INTERFACE",
+  advice: "there is no such interface in this network namespace",
+};
+
+/** As long as a JavaScript string may be. */
 const ITERATOR_LIMIT = 0x1fffffe8;
 
 /**
@@ -60,7 +65,7 @@ export class Link {
         "BPF_LINK_CREATE",
         made,
         {
-          [errno.ENODEV]: { code: "NO_SUCH_INTERFACE", advice: "there is no such interface in this network namespace" },
+          [errno.ENODEV]: noInterface,
           [errno.EBUSY]: {
             code: "INTERFACE_BUSY",
             advice: "another XDP program is attached there; bpftool net shows it",
@@ -71,11 +76,15 @@ export class Link {
           },
           [errno.EOPNOTSUPP]: { code: "UNSUPPORTED", advice: `the interface's driver has no ${mode} XDP` },
           [errno.ERANGE]: { code: "UNSUPPORTED", advice: "the interface's MTU is too large for native XDP" },
-          [errno.EINVAL]: {
-            code: "INVALID_ARGUMENT",
-            advice:
-              "the interface does not take this program: native XDP can need a smaller MTU, no GRO_HW or LRO, or a program with fragment support",
-          },
+          // The kernel's answer, too, where there is no such interface.
+          [errno.EINVAL]:
+            typeof addon.interfaceName(ifindex) === "number"
+              ? noInterface
+              : {
+                  code: "INVALID_ARGUMENT",
+                  advice:
+                    "the interface does not take this program: native XDP can need a smaller MTU, no GRO_HW or LRO, or a program with fragment support",
+                },
         },
       );
     return new Link(made);

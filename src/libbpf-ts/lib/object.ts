@@ -254,10 +254,7 @@ export class OpenMap {
   }
 
   #check(error: number, action: string): void {
-    if (error < 0)
-      throw kernelError(`cannot ${action} map ${this.name}`, "libbpf", error, {
-        [errno.EBUSY]: { code: "INVALID_ARGUMENT", advice: "it is a reused map, which is made already" },
-      });
+    if (error < 0) throw kernelError(`cannot ${action} map ${this.name}`, "libbpf", error);
   }
 
   get maxEntries(): number {
@@ -274,6 +271,8 @@ export class OpenMap {
     requireInteger(`map ${this.name}: maxEntries`, count, 1, 0xffffffff);
     if (this.#plan.description.internal)
       throw new BpfError("WRONG_MAP_TYPE", `${this.name} is a data section: it has one element`);
+    if (this.#plan.reused)
+      throw new BpfError("INVALID_ARGUMENT", `map ${this.name} is a reused one, which has its size already`);
     this.#check(addon.setMaxEntries(handle, this.#plan.index, count), "set the size of");
   }
 
@@ -326,7 +325,7 @@ export class OpenMap {
 export class OpenProgram {
   readonly name: string;
   readonly type: ProgramType;
-  /** The ELF section: "xdp", "syscall", "iter/bpf_map_elem". */
+  /** The ELF section, without a "?" at its beginning: "xdp", "syscall", "iter/bpf_map_elem". */
   readonly section: string;
   readonly #opened: () => ObjectHandle;
   readonly #index: number;

@@ -171,7 +171,7 @@ export class Program {
         code: "INVALID_ARGUMENT",
         advice:
           this.type === "xdp"
-            ? "the packet must have at least 14 bytes and fit a page with its headroom, and a context's data_end must be the packet's length"
+            ? "the packet must have at least 14 bytes and fit a page with its headroom, and a context's data_end must be at most the packet's length"
             : `the kernel refuses these inputs for a program of type ${this.type}`,
       },
       [errno.ENOSPC]: { code: "OUTPUT_TOO_SMALL", advice: "the packet afterwards does not fit: raise dataOutSize" },

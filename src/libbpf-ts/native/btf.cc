@@ -15,14 +15,14 @@ static Napi::Value BtfById(const Napi::CallbackInfo &info)
 	uint32_t length = sizeof(btf);
 	if (bpf_obj_get_info_by_fd(fd, &btf, &length))
 		return Number(env, -errno);
-	auto bytes = Napi::Uint8Array::New(env, btf.btf_size);
+	std::vector<uint8_t> bytes(btf.btf_size);
 	bpf_btf_info whole = {};
-	whole.btf = reinterpret_cast<uintptr_t>(bytes.Data());
+	whole.btf = reinterpret_cast<uintptr_t>(bytes.data());
 	whole.btf_size = btf.btf_size;
 	length = sizeof(whole);
 	if (bpf_obj_get_info_by_fd(fd, &whole, &length))
 		return Number(env, -errno);
-	return bytes;
+	return CopyOf(env, bytes.data(), bytes.size());
 }
 
 void RegisterBtf(Napi::Env env, Napi::Object exports)

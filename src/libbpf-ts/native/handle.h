@@ -10,6 +10,8 @@
 #include <napi.h>
 #include <unistd.h>
 
+#include "value.h"
+
 class Descriptor
 {
       public:
@@ -53,24 +55,34 @@ struct Link : Descriptor {
 	using Descriptor::Descriptor;
 };
 
-template <class T> Napi::External<std::shared_ptr<T>> Wrap(Napi::Env env, std::shared_ptr<T> held)
+template <class T> Napi::Value Wrap(Napi::Env env, std::shared_ptr<T> held)
 {
-	using Box = std::shared_ptr<T>;
-	auto external = Napi::External<Box>::New(env, new Box(std::move(held)), [](Napi::Env, Box *box) { delete box; });
-	external.TypeTag(&T::tag);
-	return external;
+	auto *box = new std::shared_ptr<T>(std::move(held));
+	const auto finalize = [](napi_env, void *data, void *) { delete static_cast<std::shared_ptr<T> *>(data); };
+	napi_value external = nullptr;
+	if (napi_create_external(env, box, finalize, nullptr, &external) != napi_ok) {
+		delete box;
+		return Undefined(env);
+	}
+	napi_type_tag_object(env, external, &T::tag);
+	return Napi::Value(env, external);
+}
+
+template <class T> bool IsHandle(const Napi::Value &value)
+{
+	napi_valuetype type;
+	bool tagged = false;
+	return napi_typeof(value.Env(), value, &type) == napi_ok && type == napi_external &&
+	       napi_check_object_type_tag(value.Env(), value, &T::tag, &tagged) == napi_ok && tagged;
 }
 
 // The box itself, for closing. Null with a pending TypeError where the value is no handle of this kind.
 template <class T> std::shared_ptr<T> *Box(const Napi::Value &value)
 {
-	if (value.IsExternal()) {
-		auto external = value.As<Napi::External<std::shared_ptr<T>>>();
-		if (external.CheckTypeTag(&T::tag))
-			return external.Data();
-	}
-	Napi::TypeError::New(value.Env(), "libbpf-ts: not a handle of the kind that is needed here")
-		.ThrowAsJavaScriptException();
+	void *box = nullptr;
+	if (IsHandle<T>(value) && napi_get_value_external(value.Env(), value, &box) == napi_ok)
+		return static_cast<std::shared_ptr<T> *>(box);
+	Refuse(value.Env(), "libbpf-ts: not a handle of the kind that is needed here");
 	return nullptr;
 }
 
@@ -81,48 +93,14 @@ template <class T> std::shared_ptr<T> Held(const Napi::Value &value)
 	if (!box)
 		return nullptr;
 	if (!*box)
-		Napi::TypeError::New(value.Env(), "libbpf-ts: the handle is closed").ThrowAsJavaScriptException();
+		Refuse(value.Env(), "libbpf-ts: the handle is closed");
 	return *box;
 }
 
-struct Bytes {
-	uint8_t *data;
-	size_t size;
-};
-
-// A Uint8Array's memory, valid until control returns to JavaScript. Anything else is {nullptr, 0}.
-inline Bytes BytesOf(const Napi::Value &value)
-{
-	if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
-		return { nullptr, 0 };
-	auto array = value.As<Napi::Uint8Array>();
-	return { array.Data(), array.ByteLength() };
-}
-
-inline Napi::Value Number(Napi::Env env, int64_t n)
-{
-	return Napi::Number::New(env, static_cast<double>(n));
-}
-
-inline uint32_t Uint32(const Napi::Value &value)
-{
-	return value.IsNumber() ? value.As<Napi::Number>().Uint32Value() : 0;
-}
-
 // The size checks here are the last line of defence; JavaScript has refused the value before, with a better message.
-inline Napi::Value WrongSize(Napi::Env env)
+inline Napi::Value WrongSize(napi_env env)
 {
-	Napi::TypeError::New(env, "libbpf-ts: a buffer is not a Uint8Array of the size that the kernel copies")
-		.ThrowAsJavaScriptException();
-	return env.Undefined();
-}
-
-inline Napi::Uint8Array CopyOf(Napi::Env env, const void *data, size_t size)
-{
-	auto array = Napi::Uint8Array::New(env, size);
-	if (size)
-		memcpy(array.Data(), data, size);
-	return array;
+	return Refuse(env, "libbpf-ts: a buffer is not a Uint8Array of the size that the kernel copies");
 }
 
 // Queries the kernel for the map's sizes and takes the descriptor over, also when that fails: then null, with errno set.

@@ -33,7 +33,7 @@ static Napi::Value AttachXdp(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto program = Held<Program>(info[0]);
 	if (!program)
-		return env.Undefined();
+		return Undefined(env);
 	auto made = std::make_shared<NewLink>();
 	return Work::Start(
 		env,
@@ -52,12 +52,12 @@ static Napi::Value AttachIterator(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto program = Held<Program>(info[0]);
 	if (!program)
-		return env.Undefined();
+		return Undefined(env);
 	std::shared_ptr<Map> map;
 	if (!info[1].IsUndefined()) {
 		map = Held<Map>(info[1]);
 		if (!map)
-			return env.Undefined();
+			return Undefined(env);
 	}
 	auto made = std::make_shared<NewLink>();
 	return Work::Start(
@@ -83,12 +83,12 @@ static Napi::Value Update(const Napi::CallbackInfo &info)
 	auto link = Held<Link>(info[0]);
 	auto program = link ? Held<Program>(info[1]) : nullptr;
 	if (!program)
-		return env.Undefined();
+		return Undefined(env);
 	std::shared_ptr<Program> expected;
 	if (!info[2].IsUndefined()) {
 		expected = Held<Program>(info[2]);
 		if (!expected)
-			return env.Undefined();
+			return Undefined(env);
 	}
 	auto result = std::make_shared<int>(0);
 	return Work::Start(
@@ -111,7 +111,7 @@ static Napi::Value Detach(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto link = Held<Link>(info[0]);
 	if (!link)
-		return env.Undefined();
+		return Undefined(env);
 	auto result = std::make_shared<int>(0);
 	return Work::Start(
 		env, [link, result] { *result = bpf_link_detach(link->fd()) ? -errno : 0; },
@@ -123,19 +123,19 @@ static Napi::Value Info(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto link = Held<Link>(info[0]);
 	if (!link)
-		return env.Undefined();
+		return Undefined(env);
 	bpf_link_info kernel = {};
 	uint32_t length = sizeof(kernel);
 	if (bpf_obj_get_info_by_fd(link->fd(), &kernel, &length))
 		return Number(env, -errno);
-	auto object = Napi::Object::New(env);
+	Record object(env);
 	object.Set("id", kernel.id);
 	const char *type = libbpf_bpf_link_type_str(static_cast<bpf_link_type>(kernel.type));
 	object.Set("type", type ? std::string(type) : "type_" + std::to_string(kernel.type));
 	object.Set("programId", kernel.prog_id);
 	if (kernel.type == BPF_LINK_TYPE_XDP)
 		object.Set("ifindex", kernel.xdp.ifindex);
-	return object;
+	return object.Value();
 }
 
 struct IteratorRun {
@@ -177,7 +177,7 @@ static Napi::Value ReadIterator(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto link = Held<Link>(info[0]);
 	if (!link)
-		return env.Undefined();
+		return Undefined(env);
 	auto run = std::make_shared<IteratorRun>();
 	return Work::Start(
 		env, [link, run, limit = Uint32(info[1])] { run->Read(link->fd(), limit); },

@@ -68,10 +68,10 @@ static Napi::Value Create(const Napi::CallbackInfo &info)
 	if (!info[6].IsUndefined()) {
 		inner = Held<Map>(info[6]);
 		if (!inner)
-			return env.Undefined();
+			return Undefined(env);
 		options.inner_map_fd = inner->fd();
 	}
-	const std::string name = info[1].ToString();
+	const std::string name = String(info[1]);
 	const int fd = bpf_map_create(static_cast<bpf_map_type>(Uint32(info[0])), name.c_str(), Uint32(info[2]),
 				      Uint32(info[3]), Uint32(info[4]), &options);
 	if (fd < 0)
@@ -85,12 +85,12 @@ static Napi::Value Info(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return env.Undefined();
+		return Undefined(env);
 	bpf_map_info kernel = {};
 	uint32_t length = sizeof(kernel);
 	if (bpf_obj_get_info_by_fd(map->fd(), &kernel, &length))
 		return Number(env, -errno);
-	auto object = Napi::Object::New(env);
+	Record object(env);
 	object.Set("type", kernel.type);
 	object.Set("id", kernel.id);
 	object.Set("keySize", kernel.key_size);
@@ -101,8 +101,8 @@ static Napi::Value Info(const Napi::CallbackInfo &info)
 	object.Set("btfId", kernel.btf_id);
 	object.Set("keyTypeId", kernel.btf_key_type_id);
 	object.Set("valueTypeId", kernel.btf_value_type_id);
-	object.Set("transferSize", static_cast<double>(map->transfer_size));
-	return object;
+	object.Set("transferSize", static_cast<uint32_t>(map->transfer_size));
+	return object.Value();
 }
 
 // Maps without keys (queues, stacks, bloom filters) want a null pointer.
@@ -116,7 +116,7 @@ static Napi::Value Lookup(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const Bytes key = BytesOf(info[1]), value = BytesOf(info[2]);
 	if (key.size != map->key_size || value.size != map->transfer_size)
 		return WrongSize(info.Env());
@@ -128,7 +128,7 @@ static Napi::Value Update(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const Bytes key = BytesOf(info[1]), value = BytesOf(info[2]);
 	if (key.size != map->key_size || value.size != map->transfer_size)
 		return WrongSize(info.Env());
@@ -141,7 +141,7 @@ static Napi::Value Remove(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const Bytes key = BytesOf(info[1]);
 	if (key.size != map->key_size)
 		return WrongSize(info.Env());
@@ -153,7 +153,7 @@ static Napi::Value NextKey(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const bool first = info[1].IsUndefined();
 	const Bytes key = BytesOf(info[1]), next = BytesOf(info[2]);
 	if ((!first && key.size != map->key_size) || next.size != map->key_size || map->key_size == 0)
@@ -170,10 +170,10 @@ static bool Holds(const Bytes &bytes, size_t size, uint32_t count)
 static Napi::Value Batch(Napi::Env env, int failed, uint32_t count)
 {
 	const int error = failed ? -errno : 0;
-	auto result = Napi::Array::New(env, 2);
+	List result(env);
 	result.Set(0u, Number(env, error));
 	result.Set(1u, Number(env, count));
-	return result;
+	return result.Value();
 }
 
 // lookupBatch(map, position | undefined, next, keys, values, count)
@@ -181,7 +181,7 @@ static Napi::Value LookupBatch(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const bool first = info[1].IsUndefined();
 	const Bytes position = BytesOf(info[1]), next = BytesOf(info[2]), keys = BytesOf(info[3]), values = BytesOf(info[4]);
 	uint32_t count = Uint32(info[5]);
@@ -202,7 +202,7 @@ static Napi::Value UpdateBatch(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const Bytes keys = BytesOf(info[1]), values = BytesOf(info[2]);
 	uint32_t count = Uint32(info[3]);
 	if (!Holds(keys, map->key_size, count) || !Holds(values, map->transfer_size, count))
@@ -218,7 +218,7 @@ static Napi::Value RemoveBatch(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const Bytes keys = BytesOf(info[1]);
 	uint32_t count = Uint32(info[2]);
 	if (!Holds(keys, map->key_size, count))
@@ -236,7 +236,7 @@ static Napi::Value SetInner(const Napi::CallbackInfo &info)
 	auto outer = Held<Map>(info[0]);
 	auto inner = outer ? Held<Map>(info[2]) : nullptr;
 	if (!inner)
-		return env.Undefined();
+		return Undefined(env);
 	const Bytes key = BytesOf(info[1]);
 	if (key.size != outer->key_size || outer->transfer_size != sizeof(uint32_t))
 		return WrongSize(env);
@@ -255,7 +255,7 @@ static Napi::Value Freeze(const Napi::CallbackInfo &info)
 {
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	return Number(info.Env(), bpf_map_freeze(map->fd()) ? -errno : 0);
 }
 
@@ -266,11 +266,11 @@ static Napi::Value Mmap(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto map = Held<Map>(info[0]);
 	if (!map)
-		return env.Undefined();
+		return Undefined(env);
 	if (map->type != BPF_MAP_TYPE_ARRAY || !(map->flags & BPF_F_MMAPABLE))
 		return Number(env, -EINVAL);
 	const size_t size = Stride(map->value_size) * map->max_entries;
-	const int protection = PROT_READ | (info[1].ToBoolean() ? PROT_WRITE : 0);
+	const int protection = PROT_READ | (Truth(info[1]) ? PROT_WRITE : 0);
 	void *memory = mmap(nullptr, size, protection, MAP_SHARED, map->fd(), 0);
 	if (memory == MAP_FAILED)
 		return Number(env, -errno);
@@ -290,7 +290,7 @@ static Napi::Value Mmap(const Napi::CallbackInfo &info)
 static Napi::Value Detach(const Napi::CallbackInfo &info)
 {
 	napi_detach_arraybuffer(info.Env(), info[0]);
-	return info.Env().Undefined();
+	return Undefined(info.Env());
 }
 
 void RegisterMap(Napi::Env env, Napi::Object exports)

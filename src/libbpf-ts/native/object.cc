@@ -45,12 +45,9 @@ struct Object {
 
 const napi_type_tag Object::tag = { 0x6c1bbf5f6f626a00, 0x7d3a1c88f2b54d04 };
 
-Napi::Object Failure(Napi::Env env, int error, const std::string &log)
+Record Failure(Napi::Env env, int error, const std::string &log)
 {
-	auto failure = Napi::Object::New(env);
-	failure.Set("errno", error);
-	failure.Set("log", log);
-	return failure;
+	return Record(env).Set("errno", error).Set("log", log);
 }
 
 // openObject(bytes, name, pinRoot | undefined): a handle, or {errno, log}.
@@ -62,8 +59,8 @@ Napi::Value Open(const Napi::CallbackInfo &info)
 	std::vector<uint64_t> aligned((bytes.size + 7) / 8);
 	if (bytes.size)
 		memcpy(aligned.data(), bytes.data, bytes.size);
-	const std::string name = info[1].ToString();
-	const std::string pin_root = info[2].IsString() ? std::string(info[2].ToString()) : std::string();
+	const std::string name = String(info[1]);
+	const std::string pin_root = String(info[2]);
 	bpf_object_open_opts options = {};
 	options.sz = sizeof(options);
 	options.object_name = name.c_str();
@@ -71,7 +68,7 @@ Napi::Value Open(const Napi::CallbackInfo &info)
 	Log log;
 	bpf_object *object = bpf_object__open_mem(aligned.data(), bytes.size, &options);
 	if (!object)
-		return Failure(env, errno, log.text);
+		return Failure(env, errno, log.text).Value();
 	return Wrap(env, std::make_shared<Object>(object));
 }
 
@@ -79,7 +76,7 @@ Napi::Value Close(const Napi::CallbackInfo &info)
 {
 	if (auto *box = Box<Object>(info[0]))
 		box->reset();
-	return info.Env().Undefined();
+	return Undefined(info.Env());
 }
 
 // objectBtf(object): raw BTF, or undefined where the object has none.
@@ -88,30 +85,30 @@ Napi::Value RawBtf(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto object = Held<Object>(info[0]);
 	if (!object)
-		return env.Undefined();
+		return Undefined(env);
 	btf *btf = bpf_object__btf(object->object);
 	uint32_t size = 0;
 	const void *raw = btf ? btf__raw_data(btf, &size) : nullptr;
 	if (!raw)
-		return env.Undefined();
+		return Undefined(env);
 	return CopyOf(env, raw, size);
 }
 
 Napi::Value DescribeMap(Napi::Env env, const bpf_map *map)
 {
-	auto object = Napi::Object::New(env);
+	Record object(env);
 	object.Set("name", bpf_map__name(map));
 	object.Set("type", static_cast<uint32_t>(bpf_map__type(map)));
 	object.Set("keySize", bpf_map__key_size(map));
 	object.Set("valueSize", bpf_map__value_size(map));
 	object.Set("maxEntries", bpf_map__max_entries(map));
 	object.Set("flags", bpf_map__map_flags(map));
-	object.Set("internal", bpf_map__is_internal(map));
+	object.SetBoolean("internal", bpf_map__is_internal(map));
 	object.Set("keyTypeId", bpf_map__btf_key_type_id(map));
 	object.Set("valueTypeId", bpf_map__btf_value_type_id(map));
 	if (const char *path = bpf_map__pin_path(map))
 		object.Set("pinPath", path);
-	return object;
+	return object.Value();
 }
 
 // objectMaps(object): descriptions, in the order that the other functions' indexes count in.
@@ -120,11 +117,11 @@ Napi::Value Maps(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto object = Held<Object>(info[0]);
 	if (!object)
-		return env.Undefined();
-	auto maps = Napi::Array::New(env);
+		return Undefined(env);
+	List maps(env);
 	for (uint32_t i = 0; i < object->maps.size(); i++)
 		maps.Set(i, DescribeMap(env, object->maps[i]));
-	return maps;
+	return maps.Value();
 }
 
 // objectPrograms(object): descriptions, in the order that the other functions' indexes count in.
@@ -133,18 +130,18 @@ Napi::Value Programs(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto object = Held<Object>(info[0]);
 	if (!object)
-		return env.Undefined();
-	auto programs = Napi::Array::New(env);
+		return Undefined(env);
+	List programs(env);
 	for (uint32_t i = 0; i < object->programs.size(); i++) {
 		const bpf_program *program = object->programs[i];
-		auto description = Napi::Object::New(env);
+		Record description(env);
 		description.Set("name", bpf_program__name(program));
 		description.Set("section", bpf_program__section_name(program));
 		description.Set("type", static_cast<uint32_t>(bpf_program__type(program)));
-		description.Set("autoload", bpf_program__autoload(program));
-		programs.Set(i, description);
+		description.SetBoolean("autoload", bpf_program__autoload(program));
+		programs.Set(i, description.Value());
 	}
-	return programs;
+	return programs.Value();
 }
 
 // findSection(object, name): the index of the internal map that holds the section, or -1.
@@ -153,8 +150,8 @@ Napi::Value FindSection(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto object = Held<Object>(info[0]);
 	if (!object)
-		return env.Undefined();
-	const std::string name = info[1].ToString();
+		return Undefined(env);
+	const std::string name = String(info[1]);
 	const bpf_map *found = bpf_object__find_map_by_name(object->object, name.c_str());
 	for (size_t i = 0; found && i < object->maps.size(); i++) {
 		if (object->maps[i] == found)
@@ -172,7 +169,7 @@ T *At(const Napi::CallbackInfo &info, const std::shared_ptr<Object> &object, con
 	const uint32_t index = Uint32(info[1]);
 	if (index < ((*object).*list).size())
 		return ((*object).*list)[index];
-	Napi::RangeError::New(info.Env(), "libbpf-ts: no such index").ThrowAsJavaScriptException();
+	napi_throw_range_error(info.Env(), nullptr, "libbpf-ts: no such index");
 	return nullptr;
 }
 
@@ -182,7 +179,7 @@ Napi::Value SetMaxEntries(const Napi::CallbackInfo &info)
 	auto object = Held<Object>(info[0]);
 	bpf_map *map = At(info, object, &Object::maps);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	return Number(info.Env(), bpf_map__set_max_entries(map, Uint32(info[2])));
 }
 
@@ -191,8 +188,8 @@ Napi::Value SetAutocreate(const Napi::CallbackInfo &info)
 	auto object = Held<Object>(info[0]);
 	bpf_map *map = At(info, object, &Object::maps);
 	if (!map)
-		return info.Env().Undefined();
-	return Number(info.Env(), bpf_map__set_autocreate(map, info[2].ToBoolean()));
+		return Undefined(info.Env());
+	return Number(info.Env(), bpf_map__set_autocreate(map, Truth(info[2])));
 }
 
 Napi::Value SetAutoload(const Napi::CallbackInfo &info)
@@ -200,8 +197,8 @@ Napi::Value SetAutoload(const Napi::CallbackInfo &info)
 	auto object = Held<Object>(info[0]);
 	bpf_program *program = At(info, object, &Object::programs);
 	if (!program)
-		return info.Env().Undefined();
-	return Number(info.Env(), bpf_program__set_autoload(program, info[2].ToBoolean()));
+		return Undefined(info.Env());
+	return Number(info.Env(), bpf_program__set_autoload(program, Truth(info[2])));
 }
 
 // maxEntries(object, map): as it stands; libbpf rounds a ring buffer's size up.
@@ -210,7 +207,7 @@ Napi::Value MaxEntries(const Napi::CallbackInfo &info)
 	auto object = Held<Object>(info[0]);
 	bpf_map *map = At(info, object, &Object::maps);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	return Number(info.Env(), bpf_map__max_entries(map));
 }
 
@@ -221,7 +218,7 @@ Napi::Value Reuse(const Napi::CallbackInfo &info)
 	bpf_map *map = At(info, object, &Object::maps);
 	auto existing = map ? Held<Map>(info[2]) : nullptr;
 	if (!existing)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	return Number(info.Env(), bpf_map__reuse_fd(map, existing->fd()));
 }
 
@@ -232,7 +229,7 @@ Napi::Value SetInnerTemplate(const Napi::CallbackInfo &info)
 	bpf_map *map = At(info, object, &Object::maps);
 	auto inner = map ? Held<Map>(info[2]) : nullptr;
 	if (!inner)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	Log log;
 	const int error = bpf_map__set_inner_map_fd(map, inner->fd());
 	if (!error)
@@ -247,11 +244,11 @@ Napi::Value InitialValue(const Napi::CallbackInfo &info)
 	auto object = Held<Object>(info[0]);
 	bpf_map *map = At(info, object, &Object::maps);
 	if (!map)
-		return env.Undefined();
+		return Undefined(env);
 	size_t size = 0;
 	const void *value = bpf_map__initial_value(map, &size);
 	if (!value)
-		return env.Undefined();
+		return Undefined(env);
 	return CopyOf(env, value, size);
 }
 
@@ -261,7 +258,7 @@ Napi::Value SetInitialValue(const Napi::CallbackInfo &info)
 	auto object = Held<Object>(info[0]);
 	bpf_map *map = At(info, object, &Object::maps);
 	if (!map)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	const Bytes bytes = BytesOf(info[2]);
 	// Checks the size itself.
 	return Number(info.Env(), bpf_map__set_initial_value(map, bytes.data, bytes.size));
@@ -397,28 +394,28 @@ struct Load {
 	Napi::Value Result(Napi::Env env) const
 	{
 		if (error) {
-			auto failure = Failure(env, error, log);
+			Record failure = Failure(env, error, log);
 			failure.Set("stage", stage);
-			failure.Set("map", static_cast<double>(failed));
+			failure.Set("map", static_cast<uint32_t>(failed));
 			failure.Set("parameter", parameter);
 			failure.Set("wanted", wanted);
 			failure.Set("found", found);
-			return failure;
+			return failure.Value();
 		}
-		auto loaded = Napi::Object::New(env);
-		auto map_handles = Napi::Array::New(env, maps.size());
+		Record loaded(env);
+		List map_handles(env);
 		for (uint32_t i = 0; i < maps.size(); i++) {
 			if (maps[i])
 				map_handles.Set(i, Wrap(env, maps[i]));
 		}
-		auto program_handles = Napi::Array::New(env, programs.size());
+		List program_handles(env);
 		for (uint32_t i = 0; i < programs.size(); i++) {
 			if (programs[i])
 				program_handles.Set(i, Wrap(env, programs[i]));
 		}
-		loaded.Set("maps", map_handles);
-		loaded.Set("programs", program_handles);
-		return loaded;
+		loaded.Set("maps", map_handles.Value());
+		loaded.Set("programs", program_handles.Value());
+		return loaded.Value();
 	}
 };
 
@@ -429,14 +426,11 @@ Napi::Value LoadObject(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto object = Held<Object>(info[0]);
 	if (!object)
-		return env.Undefined();
+		return Undefined(env);
 	auto load = std::make_shared<Load>();
-	const auto pins = info[1].As<Napi::Array>();
-	const auto reused = info[2].As<Napi::Array>();
 	for (uint32_t i = 0; i < object->maps.size(); i++) {
-		const Napi::Value pin = pins.Get(i);
-		load->pins.push_back(pin.IsString() ? std::string(pin.ToString()) : std::string());
-		load->reused.push_back(reused.Get(i).ToBoolean());
+		load->pins.push_back(String(Element(info[1], i)));
+		load->reused.push_back(Truth(Element(info[2], i)));
 		// What is pinned is decided here alone.
 		bpf_map__set_pin_path(object->maps[i], nullptr);
 	}

@@ -24,13 +24,10 @@ Kind KindOf(int fd)
 
 static std::shared_ptr<const Descriptor> AnyDescriptor(const Napi::Value &value)
 {
-	if (value.IsExternal()) {
-		auto external = value.As<Napi::External<void>>();
-		if (external.CheckTypeTag(&Program::tag))
-			return Held<Program>(value);
-		if (external.CheckTypeTag(&Link::tag))
-			return Held<Link>(value);
-	}
+	if (IsHandle<Program>(value))
+		return Held<Program>(value);
+	if (IsHandle<Link>(value))
+		return Held<Link>(value);
 	return Held<Map>(value);
 }
 
@@ -38,11 +35,11 @@ static std::shared_ptr<const Descriptor> AnyDescriptor(const Napi::Value &value)
 static Napi::Value OpenPin(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
-	const std::string path = info[0].ToString();
+	const std::string path = String(info[0]);
 	const int fd = bpf_obj_get(path.c_str());
 	if (fd < 0)
 		return Number(env, -errno);
-	auto opened = Napi::Object::New(env);
+	Record opened(env);
 	switch (KindOf(fd)) {
 	case Kind::map: {
 		auto map = AdoptMap(fd);
@@ -50,16 +47,16 @@ static Napi::Value OpenPin(const Napi::CallbackInfo &info)
 			return Number(env, -errno);
 		opened.Set("kind", "map");
 		opened.Set("handle", Wrap(env, map));
-		return opened;
+		return opened.Value();
 	}
 	case Kind::program:
 		opened.Set("kind", "program");
 		opened.Set("handle", Wrap(env, std::make_shared<Program>(fd)));
-		return opened;
+		return opened.Value();
 	case Kind::link:
 		opened.Set("kind", "link");
 		opened.Set("handle", Wrap(env, std::make_shared<Link>(fd)));
-		return opened;
+		return opened.Value();
 	case Kind::other:
 		break;
 	}
@@ -72,8 +69,8 @@ static Napi::Value Pin(const Napi::CallbackInfo &info)
 {
 	auto descriptor = AnyDescriptor(info[0]);
 	if (!descriptor)
-		return info.Env().Undefined();
-	const std::string path = info[1].ToString();
+		return Undefined(info.Env());
+	const std::string path = String(info[1]);
 	return Number(info.Env(), bpf_obj_pin(descriptor->fd(), path.c_str()) ? -errno : 0);
 }
 
@@ -81,14 +78,14 @@ static Napi::Value Pin(const Napi::CallbackInfo &info)
 static Napi::Value Fd(const Napi::CallbackInfo &info)
 {
 	auto descriptor = AnyDescriptor(info[0]);
-	return descriptor ? Number(info.Env(), descriptor->fd()) : info.Env().Undefined();
+	return descriptor ? Number(info.Env(), descriptor->fd()) : Undefined(info.Env());
 }
 
 template <class T> static Napi::Value Close(const Napi::CallbackInfo &info)
 {
 	if (auto *box = Box<T>(info[0]))
 		box->reset();
-	return info.Env().Undefined();
+	return Undefined(info.Env());
 }
 
 void RegisterPin(Napi::Env env, Napi::Object exports)

@@ -13,7 +13,7 @@ static Napi::Value Info(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto program = Held<Program>(info[0]);
 	if (!program)
-		return env.Undefined();
+		return Undefined(env);
 	bpf_prog_info kernel = {};
 	uint32_t length = sizeof(kernel);
 	if (bpf_obj_get_info_by_fd(program->fd(), &kernel, &length))
@@ -25,7 +25,7 @@ static Napi::Value Info(const Napi::CallbackInfo &info)
 	length = sizeof(with_maps);
 	if (!map_ids.empty() && bpf_obj_get_info_by_fd(program->fd(), &with_maps, &length))
 		return Number(env, -errno);
-	auto object = Napi::Object::New(env);
+	Record object(env);
 	object.Set("type", kernel.type);
 	object.Set("id", kernel.id);
 	object.Set("name", kernel.name);
@@ -33,15 +33,15 @@ static Napi::Value Info(const Napi::CallbackInfo &info)
 	for (int i = 0; i < BPF_TAG_SIZE; i++)
 		snprintf(tag + 2 * i, 3, "%02x", kernel.tag[i]);
 	object.Set("tag", tag);
-	object.Set("loadTimeNs", Napi::BigInt::New(env, static_cast<uint64_t>(kernel.load_time)));
-	auto ids = Napi::Array::New(env, map_ids.size());
+	object.Set("loadTimeNs", BigInt(env, kernel.load_time));
+	List ids(env);
 	for (uint32_t i = 0; i < map_ids.size(); i++)
-		ids.Set(i, map_ids[i]);
-	object.Set("mapIds", ids);
+		ids.Set(i, Number(env, map_ids[i]));
+	object.Set("mapIds", ids.Value());
 	object.Set("verifiedInstructions", kernel.verified_insns);
 	object.Set("jitedBytes", kernel.jited_prog_len);
 	object.Set("translatedBytes", kernel.xlated_prog_len);
-	return object;
+	return object.Value();
 }
 
 // Everything that one run reads and writes, in memory of its own: the caller may do what it likes with its buffers meanwhile.
@@ -69,7 +69,7 @@ struct TestRun {
 	{
 		if (error)
 			return Number(env, error);
-		auto object = Napi::Object::New(env);
+		Record object(env);
 		object.Set("returnValue", options.retval);
 		object.Set("durationNs", options.duration);
 		// The kernel says how much it had, which is more than it wrote where the buffer was too small.
@@ -80,7 +80,7 @@ struct TestRun {
 					      CopyOf(env, context.data(), context.size()) :
 					      CopyOf(env, context_out.data(),
 						     std::min<size_t>(options.ctx_size_out, context_out.size())));
-		return object;
+		return object.Value();
 	}
 };
 
@@ -113,7 +113,7 @@ static Napi::Value RunNow(const Napi::CallbackInfo &info)
 {
 	auto run = Prepare(info);
 	if (!run)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	run->Run();
 	return run->Result(info.Env());
 }
@@ -123,7 +123,7 @@ static Napi::Value RunOnThreadPool(const Napi::CallbackInfo &info)
 {
 	auto run = Prepare(info);
 	if (!run)
-		return info.Env().Undefined();
+		return Undefined(info.Env());
 	return Work::Start(info.Env(), [run] { run->Run(); }, [run](Napi::Env env) { return run->Result(env); });
 }
 

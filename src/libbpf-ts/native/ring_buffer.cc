@@ -79,8 +79,8 @@ void Deliver(Poll *poll)
 	if (ring->sizes.empty())
 		return;
 	const auto records = CopyOf(env, ring->records.data(), ring->records.size());
-	auto sizes = Napi::Uint32Array::New(env, ring->sizes.size());
-	memcpy(sizes.Data(), ring->sizes.data(), ring->sizes.size() * sizeof(uint32_t));
+	const auto sizes =
+		CopyOf(env, ring->sizes.data(), ring->sizes.size() * sizeof(uint32_t), napi_uint32_array);
 	ring->records.clear();
 	ring->sizes.clear();
 	const napi_value arguments[] = { records, sizes };
@@ -99,7 +99,7 @@ Napi::Value OpenRing(const Napi::CallbackInfo &info)
 	auto ring = std::make_shared<Ring>();
 	ring->map = Held<Map>(info[0]);
 	if (!ring->map)
-		return env.Undefined();
+		return Undefined(env);
 	uv_loop_t *loop;
 	if (!info[1].IsFunction() || napi_get_uv_event_loop(env, &loop) != napi_ok)
 		return Number(env, -EINVAL);
@@ -134,7 +134,7 @@ Napi::Value CloseRing(const Napi::CallbackInfo &info)
 		if (const std::shared_ptr<Ring> ring = std::move(*box))
 			ring->Stop();
 	}
-	return info.Env().Undefined();
+	return Undefined(info.Env());
 }
 
 } // namespace

@@ -17,7 +17,7 @@ class Work final : public Napi::AsyncWorker
 		auto *work = new Work(env, std::move(run), std::move(finish));
 		if (napi_create_promise(env, &work->deferred_, &promise) != napi_ok) {
 			delete work;
-			return env.Undefined();
+			return Napi::Value();
 		}
 		work->Queue();
 		return Napi::Value(env, promise);
