@@ -3,9 +3,10 @@
 #ifndef SLUICE_EVENTS_H
 #define SLUICE_EVENTS_H
 
+#include "clock.h"
 #include "maps.h"
 
-static __u64 last_event_tick;
+static __u32 last_event_tick;
 
 /*
  * At most one event a tick from all processors together (give or take a race): whoever is asked looks at everything once a
@@ -13,7 +14,7 @@ static __u64 last_event_tick;
  */
 static __noinline void tell(const struct event *event)
 {
-	__u64 tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	__u32 tick = tick_now();
 
 	if (last_event_tick == tick)
 		return;

@@ -44,9 +44,10 @@ struct packet {
 	struct ethernet *ethernet;
 	struct iphdr *ip;
 	void *l4; /* behind the IP options */
+	void *end; /* of the frame */
 	__u16 length; /* of the IP packet in bytes, without what the link padded */
 	__u8 tcp_flags; /* 0 for UDP */
-	__u32 protocol; /* as the flow's; the verifier knows this one's value, and with it how much of l4 was checked */
+	__u32 protocol; /* as the flow's */
 };
 
 /* A field of a packet or a map, read in one piece whatever its declared type and alignment are. */
@@ -105,6 +106,7 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 	packet->ethernet = ethernet;
 	packet->ip = ip;
 	packet->l4 = l4;
+	packet->end = end;
 	packet->length = length;
 	packet->tcp_flags = 0;
 
@@ -141,8 +143,6 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 		goto not_whole;
 	}
 	flow_ipv4(flow, ip->saddr, ip->daddr, ports, protocol);
-	/* Last, since Linux 6.1 forgets what a comparison says of a value that was spilled before it. */
-	barrier_var(protocol);
 	packet->protocol = protocol;
 	return PACKET_FLOW;
 

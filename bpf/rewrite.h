@@ -40,6 +40,9 @@ static __always_inline void rewrite_l4_checksum(const struct packet *packet, con
 	if (packet->protocol == PROTOCOL_TCP) {
 		struct tcphdr *tcp = packet->l4;
 
+		/* parse() has seen that; the verifier of Linux 6.1 does not connect it with the protocol. */
+		if ((void *)(tcp + 1) > packet->end)
+			return;
 		tcp->check = checksum_apply(tcp->check, change->addresses + change->ports);
 	} else {
 		struct udphdr *udp = packet->l4;
