@@ -8,7 +8,8 @@ import { serviceName, type VirtualService } from "../../src/model/index.js";
 import { contentSha256 } from "../network/content.js";
 import { Director } from "../network/director.js";
 import { Laboratory } from "../network/namespace.js";
-import { realServerUp, startEchoServer, startHttpServer } from "../network/servers.js";
+import { run } from "../network/program.js";
+import { realServerStatus, realServerUp, startEchoServer, startHttpServer } from "../network/servers.js";
 import { buildTopology, type Topology } from "../network/topology.js";
 import { Download, echoSpread, httpSpread, inProportion, type Spread, show } from "../network/traffic.js";
 import { Report } from "./report.js";
@@ -43,7 +44,7 @@ type Method = keyof typeof WAYS;
 const report = new Report();
 
 async function main(): Promise<void> {
-  using laboratory = new Laboratory();
+  using laboratory = new Laboratory("demo");
   const { desired } = await readConfiguration(CONFIGURATION);
   const vips = [...new Set(desired.services.map(({ address }) => address))];
 
@@ -73,7 +74,7 @@ async function main(): Promise<void> {
   await changeWeight(director, topology, desired.services);
   await drain(director, topology, desired.services);
   await survive(director, topology, desired.services);
-  await look(director);
+  await look(laboratory, director, topology);
 
   report.heading("The end");
   report.command("sluice unload");
@@ -130,8 +131,9 @@ async function serve(laboratory: Laboratory, topology: Topology, services: reado
 
 /** One method: connections and datagrams by weight, and three large downloads. */
 async function balance({ client }: Topology, method: Method, services: readonly VirtualService[]): Promise<void> {
-  const http = serviceOf(services, method, "tcp");
-  const udp = serviceOf(services, method, "udp");
+  const http = serviceOf(services, method, "tcp", "wrr");
+  const udp = serviceOf(services, method, "udp", "wrr");
+  const turns = serviceOf(services, method, "tcp", "rr");
   const weights = weightsOf(http);
 
   report.heading(`${method}  ${http.address}`);
@@ -150,20 +152,22 @@ async function balance({ client }: Topology, method: Method, services: readonly 
 
   const expected = contentSha256(DOWNLOAD_BYTES);
   const downloads = [];
-  for (let i = 0; i < 3; i++)
-    downloads.push(await new Download(client, `http://${http.address}/bytes/${DOWNLOAD_BYTES}`).ended);
+  for (const _ of turns.realServers) {
+    downloads.push(await new Download(client, `http://${turns.address}:${turns.port}/bytes/${DOWNLOAD_BYTES}`).ended);
+  }
   report.table(
     ["download from", "MB", "MB/s", "sha256"],
     downloads.map(({ realServer, bytes, seconds, sha256 }) => [
       realServer,
       bytes / MEGABYTE,
       Math.round(bytes / MEGABYTE / seconds),
-      `${sha256.slice(0, 24)}…`,
+      short(sha256),
     ]),
   );
   report.check(
-    `three downloads of 100 MB have the sha256 ${expected.slice(0, 24)}…`,
-    downloads.every(({ sha256 }) => sha256 === expected),
+    `a download of 100 MB from each, in turn (rr), has the right sha256, ${short(expected)}`,
+    new Set(downloads.map(({ realServer }) => realServer)).size === turns.realServers.length &&
+      downloads.every(({ sha256 }) => sha256 === expected),
   );
 }
 
@@ -194,7 +198,7 @@ async function changeWeight(
 ): Promise<void> {
   report.heading("A weight changes");
   report.say("The command line is a client of the daemon's gRPC API. The change is in force when the call returns.");
-  const service = serviceOf(services, "nat", "tcp");
+  const service = serviceOf(services, "nat", "tcp", "wrr");
   const real = service.realServers[2];
   if (real === undefined) throw new Error("too few real servers");
   await setWeight(director, service, real, 5);
@@ -210,20 +214,24 @@ async function changeWeight(
 async function drain(director: Director, { client }: Topology, services: readonly VirtualService[]): Promise<void> {
   report.heading("A real server is drained");
   report.say("With weight 0 a real server gets no new connection, and those it has go on to their end.");
-  const service = serviceOf(services, "fullnat", "tcp");
+  const service = serviceOf(services, "fullnat", "tcp", "wrr");
   const [real] = service.realServers;
   if (real === undefined) throw new Error("too few real servers");
-  const bytes = 20 * MEGABYTE;
+  const bytes = 40 * MEGABYTE;
   const downloads = Array.from(
     { length: 6 },
-    () => new Download(client, `http://${service.address}/bytes/${bytes}`, { limitRate: 10 * MEGABYTE }),
+    () => new Download(client, `http://${service.address}/bytes/${bytes}`, { limitRate: 8 * MEGABYTE }),
   );
   await Promise.all(downloads.map(async (download) => await received(download, MEGABYTE)));
-  await setWeight(director, service, real, 0);
+  report.command(`sluice real drain ${serviceName(service)} ${real.address}:${real.port}`);
+  await director.sluice("real", "drain", serviceName(service), `${real.address}:${real.port}`);
   const spread = await httpSpread(client, `http://${service.address}`, CONNECTIONS);
   const stillRunning = downloads.filter((download) => download.received < bytes).length;
   report.say(`New connections while ${stillRunning} of six downloads begun before are still running: ${show(spread)}.`);
-  report.check("none of the new connections went to real1", inProportion(spread, [0, 2, 1]));
+  report.check(
+    "none of the new connections went to real1, while it served on",
+    inProportion(spread, [0, 2, 1]) && stillRunning > 0,
+  );
   const ended = await Promise.all(downloads.map(async (download) => await download.ended));
   const from = ended.filter(({ realServer }) => realServer === nameOf(real.address)).length;
   report.check(
@@ -241,17 +249,17 @@ async function survive(director: Director, { client }: Topology, services: reado
   );
   const methods = Object.keys(WAYS) as Method[];
   const downloads = methods.map((method) => {
-    const { address } = serviceOf(services, method, "tcp");
+    const { address } = serviceOf(services, method, "tcp", "wrr");
     return new Download(client, `http://${address}/bytes/${DOWNLOAD_BYTES}`, { limitRate: 20 * MEGABYTE });
   });
   await Promise.all(downloads.map(async (download) => await received(download, 10 * MEGABYTE)));
   report.command(`kill -9 ${director.pid ?? ""}`);
   await director.kill();
   const atKill = downloads.map((download) => download.received);
-  const without = await httpSpread(client, `http://${serviceOf(services, "dr", "tcp").address}`, CONNECTIONS);
+  const without = await httpSpread(client, `http://${serviceOf(services, "dr", "tcp", "wrr").address}`, CONNECTIONS);
   report.check(
     `without a daemon ${CONNECTIONS} new connections were balanced: ${show(without)}`,
-    inProportion(without, weightsOf(serviceOf(services, "dr", "tcp"))),
+    inProportion(without, weightsOf(serviceOf(services, "dr", "tcp", "wrr"))),
   );
 
   report.command("sluice run --config examples/demo.yaml      # adopts what is pinned");
@@ -266,7 +274,7 @@ async function survive(director: Director, { client }: Topology, services: reado
       Math.round((atKill[i] ?? 0) / MEGABYTE),
       Math.round((atRestart[i] ?? 0) / MEGABYTE),
       bytes / MEGABYTE,
-      `${sha256.slice(0, 24)}…`,
+      short(sha256),
     ]),
   );
   report.check(
@@ -280,10 +288,24 @@ async function survive(director: Director, { client }: Topology, services: reado
 }
 
 /** What operators see. */
-async function look(director: Director): Promise<void> {
+async function look(laboratory: Laboratory, director: Director, { reals }: Topology): Promise<void> {
   report.heading("Looking inside");
-  report.command("sluice service list");
-  report.verbatim(await director.sluice("service", "list"));
+  const service = "tcp:10.0.0.100:80";
+  report.command(`sluice stats ${service}`);
+  report.verbatim(await director.sluice("stats", service));
+  const pins = `/sys/fs/bpf/${director.instance}`;
+  report.command(`cat ${pins}/connections | head -5`);
+  report.verbatim(firstLines(await run(["cat", `${pins}/connections`]), 5));
+  report.command(`bpftool map dump pinned ${pins}/maps/services | head -15`);
+  report.verbatim(firstLines(await run(["bpftool", "map", "dump", "pinned", `${pins}/maps/services`]), 15));
+  const [real] = reals;
+  if (real === undefined) throw new Error("no real server");
+  report.command(`sluice real-server status      # on ${real.host.role}`);
+  report.verbatim(await realServerStatus(laboratory, real, "tun"));
+}
+
+function firstLines(text: string, count: number): string {
+  return text.split("\n").slice(0, count).join("\n");
 }
 
 async function setWeight(
@@ -323,13 +345,26 @@ async function received(download: Download, bytes: number): Promise<void> {
   }
 }
 
-/** The service that has all its real servers by one method. */
-function serviceOf(services: readonly VirtualService[], method: Method, protocol: "tcp" | "udp"): VirtualService {
+/** The service of this kind that has all its real servers by one method. */
+function serviceOf(
+  services: readonly VirtualService[],
+  method: Method,
+  protocol: "tcp" | "udp",
+  scheduler: "wrr" | "rr",
+): VirtualService {
   const service = services.find(
-    (candidate) => candidate.protocol === protocol && candidate.realServers.every((real) => real.method === method),
+    (candidate) =>
+      candidate.protocol === protocol &&
+      candidate.scheduler === scheduler &&
+      candidate.realServers.every((real) => real.method === method),
   );
-  if (service === undefined) throw new Error(`${CONFIGURATION} has no ${protocol} service by ${method}`);
+  if (service === undefined)
+    throw new Error(`${CONFIGURATION} has no ${protocol} service by ${method} and ${scheduler}`);
   return service;
+}
+
+function short(sha256: string): string {
+  return `${sha256.slice(0, 24)}…`;
 }
 
 function weightsOf(service: VirtualService): number[] {
@@ -344,6 +379,7 @@ function nameOf(address: string): string {
 try {
   await main();
 } catch (error) {
-  report.check(error instanceof Error ? error.message : String(error), false);
+  report.check("the demo came to its end", false);
+  report.verbatim(error instanceof Error ? error.message : String(error));
 }
 process.exitCode = report.conclude() ? 0 : 1;

@@ -11,9 +11,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { attempt, BackgroundProgram, type Outcome, type RunOptions, run } from "./program.js";
 
-/** Every name that leaves a namespace (namespaces, instances, folders) is PREFIX-PID-NUMBER or begins so. */
-const PREFIX = "sluicetest";
-const OWNED = new RegExp(`^(?:real-server-)?${PREFIX}-(\\d+)-`);
+/** Every name that leaves a namespace (namespaces, instances, folders) begins with sluice-PURPOSE-PID-NUMBER. */
+type Purpose = "test" | "demo";
+const OWNED = /^(?:real-server-)?sluice-(?:test|demo)-(\d+)-/;
 /** Where owned things appear, apart from /run/netns. */
 const FOLDERS = ["/sys/fs/bpf", "/run/sluice", tmpdir()];
 
@@ -26,13 +26,14 @@ let exitHandlersInstalled = false;
 /** Owns namespaces, the programs in them, and a scratch folder. */
 export class Laboratory {
   /** Unique on this machine; fit for a Sluice instance's name. */
-  readonly name = `${PREFIX}-${process.pid}-${++laboratories}`;
+  readonly name: string;
   /** Scratch folder. */
   readonly folder: string;
   private readonly namespaces: Namespace[] = [];
   private readonly programs: BackgroundProgram[] = [];
 
-  constructor() {
+  constructor(purpose: Purpose) {
+    this.name = `sluice-${purpose}-${process.pid}-${++laboratories}`;
     if (process.getuid?.() !== 0) throw new Error("network namespaces need root");
     installExitHandlers();
     removeStale();

@@ -57,8 +57,21 @@ export async function realServerUp(
   { host }: RealHost,
   { method, virtualAddresses, mode }: RealServerUp,
 ): Promise<string> {
-  const instance = laboratory.instance(`${host.role}-${method}`);
+  const instance = realServerInstance(laboratory, host, method);
   const options = ["--vip", virtualAddresses.join(","), "--method", method, "--instance", instance];
   if (mode !== undefined) options.push("--mode", mode);
   return await host.run(sluice("real-server", "up", ...options));
+}
+
+/** What `sluice real-server status` prints of it. */
+export async function realServerStatus(
+  laboratory: Laboratory,
+  { host }: RealHost,
+  method: "dr" | "tun",
+): Promise<string> {
+  return await host.run(sluice("real-server", "status", "--instance", realServerInstance(laboratory, host, method)));
+}
+
+function realServerInstance(laboratory: Laboratory, host: Namespace, method: "dr" | "tun"): string {
+  return laboratory.instance(`${host.role}-${method}`);
 }

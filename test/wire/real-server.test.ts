@@ -32,7 +32,7 @@ interface Host {
 }
 
 test("sluice real-server", async (t) => {
-  const laboratory = new Laboratory();
+  const laboratory = new Laboratory("test");
   t.teardown(() => {
     laboratory.remove();
   });

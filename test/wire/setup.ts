@@ -104,7 +104,7 @@ export interface Setup {
 
 /** The topology with its real servers set up for dr and tun and their servers running; the daemon not yet started. */
 export async function setUp(t: Test): Promise<Setup> {
-  const laboratory = new Laboratory();
+  const laboratory = new Laboratory("test");
   t.teardown(() => {
     laboratory.remove();
   });
