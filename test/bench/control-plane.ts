@@ -30,10 +30,14 @@ export interface ControlPlaneResult {
   readonly yamlBytes: number;
   /** From the start of the process until the API answers and the last service has a ring in the data plane. */
   readonly startMs: number;
+  /** What of it the daemon computed, on all its threads: what is left on a machine with nothing else to do. */
+  readonly startCpuMs: number;
   /** From the call of UpdateRealServer until the ring that the data plane reads is another. */
   readonly changeMs: { readonly median: number; readonly p99: number; readonly samples: readonly number[] };
   /** Until the API's answer. */
   readonly answerMs: { readonly median: number; readonly p99: number };
+  /** What the daemon computes for one change, mean. */
+  readonly changeCpuMs: number;
   readonly residentMb: number;
   readonly peakResidentMb: number;
   /** A start over a data plane that is in place. */
@@ -160,6 +164,13 @@ class Daemon {
     return { resident: field("VmRSS"), peak: field("VmHWM") };
   }
 
+  /** Milliseconds that all its threads have run so far (proc(5): utime and stime, in hundredths of a second). */
+  cpuMs(): number {
+    const stat = readFileSync(`/proc/${this.#process.pid ?? 0}/stat`, "utf8");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return 10 * (Number(fields[11]) + Number(fields[12]));
+  }
+
   async stop(): Promise<void> {
     if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
     const ended = once(this.#process, "exit");
@@ -261,7 +272,9 @@ export async function measureControlPlane(): Promise<ControlPlaneResult> {
     makeNetwork();
     writeFileSync(config, yaml());
     const { daemon, client, ms: startMs } = await start();
+    const startCpuMs = daemon.cpuMs();
     const { seen, answered } = await changeWeights(client, pins);
+    const changeCpuMs = (daemon.cpuMs() - startCpuMs) / CHANGES;
     client.close();
     const { resident, peak } = daemon.memory();
     await daemon.stop();
@@ -272,8 +285,10 @@ export async function measureControlPlane(): Promise<ControlPlaneResult> {
       realServersEach: REAL_SERVERS,
       yamlBytes: statSync(config).size,
       startMs,
+      startCpuMs,
       changeMs: { median: quantile(seen, 0.5), p99: quantile(seen, 0.99), samples: seen },
       answerMs: { median: quantile(answered, 0.5), p99: quantile(answered, 0.99) },
+      changeCpuMs,
       residentMb: resident,
       peakResidentMb: peak,
       restartMs: again.ms,

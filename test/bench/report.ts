@@ -49,17 +49,17 @@ export function printRow(result: RowResult): void {
 
 export function printControlPlane(result: ControlPlaneResult): void {
   const services = `${result.services.toLocaleString("en")} services of ${result.realServersEach} real servers each`;
-  const { changeMs, answerMs } = result;
+  const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+  const times = ({ median, p99 }: { median: number; p99: number }): string =>
+    `${median.toFixed(1)} ms (p99 ${p99.toFixed(1)})`;
   console.log(`\ncontrol plane: ${services}, ${(result.yamlBytes / 1e6).toFixed(1)} MB of YAML`);
-  console.log(`  from start to serving      ${(result.startMs / 1000).toFixed(1)} s`);
-  console.log(`  over a data plane in place ${(result.restartMs / 1000).toFixed(1)} s`);
-  console.log(
-    `  a weight over gRPC         ${changeMs.median.toFixed(1)} ms to the data plane, p99 ${changeMs.p99.toFixed(1)} ms`,
-  );
-  console.log(
-    `                             ${answerMs.median.toFixed(1)} ms to the answer, p99 ${answerMs.p99.toFixed(1)} ms`,
-  );
-  console.log(
-    `  memory                     ${result.residentMb.toFixed(0)} MiB resident, ${result.peakResidentMb.toFixed(0)} at most`,
-  );
+  for (const [name, value] of [
+    ["from start to serving", `${seconds(result.startMs)}, of which it computed ${seconds(result.startCpuMs)}`],
+    ["the same over a data plane in place", seconds(result.restartMs)],
+    ["a weight over gRPC, to the data plane", times(result.changeMs)],
+    ["the same, to the answer", `${times(result.answerMs)}, computed ${result.changeCpuMs.toFixed(1)} ms`],
+    ["memory", `${result.residentMb.toFixed(0)} MiB resident, ${result.peakResidentMb.toFixed(0)} at most`],
+  ] as const) {
+    console.log(`  ${name.padEnd(38)} ${value}`);
+  }
 }
