@@ -59,7 +59,7 @@ bench: build bpffs ## measure ns a packet beside reference programs, and the con
 
 .PHONY: test-kernel
 test-kernel: build ## check the BPF objects and run the packet tests on Debian 12's own Linux 6.1, in an emulated machine
-	@node dist/test/kernel/main.js $(SUITES)
+	@node dist/test/kernel/main.js $(FILES)
 
 .PHONY: lint
 lint: lint-types lint-imports lint-format lint-generated lint-shell ## check types, import direction, format, generated code, scripts

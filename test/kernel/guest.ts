@@ -1,18 +1,21 @@
 /**
  * Runs on the kernel under test, in the guest that main.ts boots: loads objects, gives frames to their programs, attaches
- * them to an interface, and runs test suites. Reports on standard output, in the lines of report.ts.
+ * them to an interface, and runs the packet tests. Reports on standard output, in the lines of report.ts.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { release } from "node:os";
 import path from "node:path";
-import { createInterface } from "node:readline";
+import { TapReader } from "../tally.js";
 import { foreignFrames } from "./frames.js";
 import { attachToVeth, load, type PinnedProgram, runOnFrame } from "./programs.js";
 import { encodeMessage, type Message } from "./report.js";
 import { project, readTask, type Task } from "./task.js";
 
 const XDP_PASS = 2;
+
+/** How long one file of tests may take: what takes seconds takes minutes where every instruction is emulated. */
+const TEST_FILE_SECONDS = 600;
 
 /** Programs that see packets. The other XDP programs are run by the control plane, with requests in place of packets. */
 const PACKET_PROGRAMS: readonly string[] = ["sluice", "decapsulate"];
@@ -73,30 +76,30 @@ function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("hex");
 }
 
-async function runSuites(suites: readonly string[]): Promise<void> {
-  const runner = spawn(process.execPath, [path.join(project, "dist/test/runner.js"), ...suites], {
+/** Runs test files one after the other and reports each. */
+async function runTests(files: readonly string[]): Promise<void> {
+  const missing = new Set(files);
+  const reader = new TapReader((tally) => {
+    missing.delete(tally.file);
+    report({ kind: "tests", tally });
+  });
+  const options = ["--reporter=tap", "--disable-coverage", "--jobs=1", `--timeout=${TEST_FILE_SECONDS}`];
+  const tap = spawn(path.join(project, "node_modules/.bin/tap"), [...options, ...files], {
     cwd: project,
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const ended = once(runner, "close");
-  let tally: Message | undefined;
-  for await (const line of createInterface(runner.stdout)) {
-    report({ kind: "text", text: line });
-    const counts = /^(\d+) passed, (\d+) failed, (\d+) skipped$/.exec(line)?.slice(1).map(Number);
-    if (counts === undefined) continue;
-    const [passed = 0, failed = 0, skipped = 0] = counts;
-    tally = { kind: "tally", passed, failed, skipped };
-  }
+  const ended = once(tap, "close");
+  for await (const chunk of tap.stdout) reader.write(chunk as Buffer);
   await ended;
-  row(`the test suites ${suites.join(", ")} ran to their end`, () =>
-    tally === undefined ? `the runner ended with ${runner.exitCode ?? runner.signalCode ?? "unknown"}` : undefined,
+  reader.end();
+  row("every test file ran", () =>
+    missing.size === 0 ? undefined : `${[...missing].join(", ")} did not: ${reader.bailout ?? "tap ended before"}`,
   );
-  if (tally !== undefined) report(tally);
 }
 
 const task = readTask();
 report({ kind: "kernel", release: release() });
 for (const object of task.objects) checkObject(object);
 checkRefusal(task.refused);
-if (task.suites.length > 0) await runSuites(task.suites);
+if (task.tests.length > 0) await runTests(task.tests);
 report({ kind: "end" });

@@ -3,14 +3,15 @@
  * qemu, where guest.ts does the checking. Needs no root and installs nothing. The last line is
  * `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
  *
- *   node dist/test/kernel/main.js [--object FILE]... [--time-limit SECONDS] [SUITE]...
+ *   node dist/test/kernel/main.js [--time-limit SECONDS] [FILE]...
  *
- * Without arguments: every object of build/bpf, and the suites libbpf-ts and packet of test/runner.ts. With --object only
- * what is named.
+ * A FILE is an object to load (*.o) or a compiled file of tests (*.test.js). Without any: the objects of build/bpf, and the
+ * packet tests.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import type { FileTally, Skip } from "../tally.js";
 import { buildInitramfs } from "./initramfs.js";
 import { type DebianKernel, KernelPackageError, unpackDebianKernel } from "./kernel-package.js";
 import { MachineError, runMachine } from "./machine.js";
@@ -26,27 +27,57 @@ class PrerequisiteError extends Error {
   override readonly name = "PrerequisiteError";
 }
 
+/** Packet tests that are about numbers rather than about what a kernel can do. */
+const TOO_LONG: readonly string[] = ["connection-table", "fuzz"];
+
 const total = { passed: 0, failed: 0, skipped: 0 };
 
-function parseArguments(): { objects: string[]; suites: string[]; timeLimitSeconds: number } {
+interface Work {
+  readonly objects: readonly string[];
+  readonly tests: readonly string[];
+  /** Tests that are left out, and why. */
+  readonly leftOut: readonly Skip[];
+  readonly timeLimitSeconds: number;
+}
+
+function parseArguments(): Work {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { object: { type: "string", multiple: true }, "time-limit": { type: "string", default: "900" } },
+    options: { "time-limit": { type: "string", default: "1800" } },
   });
   const timeLimitSeconds = Number(values["time-limit"]);
   if (!(timeLimitSeconds > 0)) throw new PrerequisiteError("--time-limit is not a number of seconds above 0");
-  if (values.object !== undefined) {
-    return { objects: values.object.map((file) => realpathSync(file)), suites: positionals, timeLimitSeconds };
-  }
-  const suites = positionals.length > 0 ? positionals : ["libbpf-ts", "packet"];
-  return { objects: builtObjects(), suites, timeLimitSeconds };
+  if (positionals.length === 0) return { ...everything(), timeLimitSeconds };
+  const files = positionals.map((file) => {
+    if (!existsSync(file)) throw new PrerequisiteError(`there is no file ${file}`);
+    return realpathSync(file);
+  });
+  return {
+    objects: files.filter((file) => file.endsWith(".o")),
+    tests: files.filter((file) => !file.endsWith(".o")).map((file) => path.relative(project, file)),
+    leftOut: [],
+    timeLimitSeconds,
+  };
 }
 
-function builtObjects(): string[] {
-  const folder = path.join(project, "build/bpf");
-  const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".bpf.o")) : [];
-  if (names.length === 0) throw new PrerequisiteError(`no *.bpf.o in ${folder}: run \`make build\``);
-  return names.sort().map((name) => path.join(folder, name));
+function everything(): Pick<Work, "objects" | "tests" | "leftOut"> {
+  const tests = built("dist/test/packet", ".test.js");
+  const isTooLong = (file: string): boolean => TOO_LONG.includes(path.basename(file, ".test.js"));
+  return {
+    objects: built("build/bpf", ".bpf.o").map((file) => path.join(project, file)),
+    tests: tests.filter((file) => !isTooLong(file)),
+    leftOut: tests.filter(isTooLong).map((name) => ({
+      name,
+      reason: "millions of runs, which emulation makes hours; name the file to run it nevertheless",
+    })),
+  };
+}
+
+function built(folder: string, ending: string): string[] {
+  const files = existsSync(path.join(project, folder)) ? readdirSync(path.join(project, folder)) : [];
+  const found = files.filter((file) => file.endsWith(ending)).sort();
+  if (found.length === 0) throw new PrerequisiteError(`no *${ending} in ${folder}: run \`make build\``);
+  return found.map((file) => path.join(folder, file));
 }
 
 function refusedObject(): Task["refused"] {
@@ -80,6 +111,19 @@ function printRow(name: string, failure: string | undefined): void {
   if (failure !== undefined) console.log(`         ${failure.replaceAll("\n", "\n         ")}`);
 }
 
+function takeTests(tally: FileTally): void {
+  total.passed += tally.passed;
+  total.failed += tally.failed.length;
+  total.skipped += tally.skipped.length;
+  const failed = tally.failed.length > 0 ? `, ${tally.failed.length} failed` : "";
+  const mark = tally.failed.length > 0 ? "FAILED" : "ok";
+  console.log(`  ${mark.padEnd(6)} ${tally.file}: ${tally.passed} passed${failed} (${tally.seconds.toFixed(0)} s)`);
+  for (const skip of tally.skipped) console.log(`         skipped ${skip.name}: ${skip.reason}`);
+  for (const failure of tally.failed) {
+    console.log(`         ${[failure.name, ...failure.details].join("\n").replaceAll("\n", "\n           ")}`);
+  }
+}
+
 /** Adds a message to the total and prints it. */
 function take(message: Message, kernel: DebianKernel): void {
   switch (message.kind) {
@@ -92,13 +136,8 @@ function take(message: Message, kernel: DebianKernel): void {
     case "row":
       printRow(message.name, message.failure);
       return;
-    case "text":
-      console.log(`  ${message.text}`);
-      return;
-    case "tally":
-      total.passed += message.passed;
-      total.failed += message.failed;
-      total.skipped += message.skipped;
+    case "tests":
+      takeTests(message.tally);
       return;
     case "end":
       return;
@@ -106,13 +145,17 @@ function take(message: Message, kernel: DebianKernel): void {
 }
 
 async function main(): Promise<void> {
-  const { objects, suites, timeLimitSeconds } = parseArguments();
+  const { objects, tests, leftOut, timeLimitSeconds } = parseArguments();
   mkdirSync(workFolder, { recursive: true });
   const kernel = unpackDebianKernel(workFolder);
-  writeTask({ objects, refused: refusedObject(), suites });
+  writeTask({ objects, refused: refusedObject(), tests });
   writeInitramfs(kernel);
 
   console.log(`\nLinux ${kernel.release}, emulated:`);
+  for (const { name, reason } of leftOut) {
+    total.skipped++;
+    console.log(`  skip   ${name}: ${reason}`);
+  }
   const seen = new Set<Message["kind"]>();
   let stopped: string | undefined;
   rmSync(consoleFile, { force: true });

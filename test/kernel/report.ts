@@ -1,12 +1,12 @@
+import type { FileTally } from "../tally.js";
+
 /** What the guest says over its serial port: one JSON value a line. `end` is the last; without it the guest died on the way. */
 export type Message =
   | { readonly kind: "kernel"; readonly release: string }
   /** One thing that was checked, and why it failed if it did. */
   | { readonly kind: "row"; readonly name: string; readonly failure?: string }
-  /** A line of the test runner's output. */
-  | { readonly kind: "text"; readonly text: string }
-  /** What the test runner counted. */
-  | { readonly kind: "tally"; readonly passed: number; readonly failed: number; readonly skipped: number }
+  /** What a file of tests amounts to. */
+  | { readonly kind: "tests"; readonly tally: FileTally }
   | { readonly kind: "end" };
 
 export function encodeMessage(message: Message): string {

@@ -14,8 +14,8 @@ export interface Task {
   readonly objects: readonly string[];
   /** An object that the kernel must refuse, and what the verifier must say. */
   readonly refused: { readonly object: string; readonly reason: string };
-  /** Suites of test/runner.ts. */
-  readonly suites: readonly string[];
+  /** Compiled test files, relative to the project. */
+  readonly tests: readonly string[];
 }
 
 export function writeTask(task: Task): void {
