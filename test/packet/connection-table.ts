@@ -163,10 +163,12 @@ export class ConnectionTable {
       return a * b;
     };
     const hash = mix((nh(0, 4, seed[0]) + nh(8, 9, seed[1])) & MASK64);
-    const bucketOf = (bits: bigint): number => Number(((bits >> 32n) * BigInt(buckets)) >> 32n);
+    const below = (bits: bigint, bound: number): number => Number(((bits >> 32n) * BigInt(bound)) >> 32n);
+    const first = below(hash, buckets);
+    const other = below(mix(hash ^ (seed[5] ?? 0n)), buckets - 1); // among all but the first
     return {
-      first: bucketOf(hash),
-      second: bucketOf(mix(hash ^ (seed[5] ?? 0n))),
+      first,
+      second: other < first ? other : other + 1,
       tag: Number(hash & 0xffffn) || 1,
     };
   }

@@ -370,10 +370,11 @@ t.test("nat: one reply flow for two VIPs", async (t) => {
   });
 });
 
-/** A table so small that it is full at once: one bucket, 15 entries. */
+/** A table so small that every flow may lie anywhere in it, and that is full at once: two buckets of 15. */
 t.test("a full table", async (t) => {
-  const bed = await Bed.open({ buckets: 1 });
+  const bed = await Bed.open({ buckets: 2 });
   t.teardown(() => bed.close());
+  const SLOTS = 30;
   const mixed = (method: Method, timeouts: Setup["timeouts"] = {}): Setup => ({
     services: (["tcp", "udp"] as const).map((protocol) => ({
       protocol,
@@ -385,27 +386,33 @@ t.test("a full table", async (t) => {
     localPorts: [20000, 60000],
     timeouts,
   });
-  /** Opens connections from port 1 on, and brings each to a state. */
-  const fill = (paths: readonly (readonly string[] | "udp")[]): void => {
-    for (const [n, path] of paths.entries()) {
-      if (path === "udp") bed.run(build(datagram(n + 1)));
-      else for (const flags of path) bed.run(build(segment(flags, n + 1)));
+  type Kind = "udp" | "half-open" | "established" | "closing";
+  const paths: Readonly<Record<Exclude<Kind, "udp">, readonly string[]>> = {
+    "half-open": ["S"],
+    established: ["S", "A"],
+    closing: ["S", "A", "FA"],
+  };
+  /** Opens connections from port 1 on, each in a state: `established` ones but for those that are named. */
+  const fill = (others: Readonly<Record<number, Kind>>, count = SLOTS): void => {
+    for (let port = 1; port <= count; port++) {
+      const kind = others[port] ?? "established";
+      if (kind === "udp") bed.run(build(datagram(port)));
+      else for (const flags of paths[kind]) bed.run(build(segment(flags, port)));
     }
   };
-  const established = ["S", "A"];
-  const closing = ["S", "A", "FA"];
   const ports = (): number[] =>
     bed
       .connections()
       .map(({ sourcePort }) => sourcePort)
       .sort((a, b) => a - b);
-  const upTo15 = Array.from({ length: 15 }, (_, n) => n + 1);
-  const without = (...gone: number[]): number[] => upTo15.filter((port) => !gone.includes(port));
+  const all = Array.from({ length: SLOTS }, (_, n) => n + 1);
+  const NEWCOMER = 99;
+  const withNewcomerFor = (gone: number): number[] => [...all.filter((port) => port !== gone), NEWCOMER];
 
   t.test("of established connections refuses a new one", async (t) => {
     bed.configure(mixed("dr"));
-    fill(Array<string[]>(15).fill(established));
-    const newcomer = build(segment("S", 99));
+    fill({});
+    const newcomer = build(segment("S", NEWCOMER));
     for (let tries = 0; tries < 3; tries++) {
       const { verdict, counted } = bed.run(newcomer);
       t.equal(verdict, "drop");
@@ -415,76 +422,85 @@ t.test("a full table", async (t) => {
         drops: { table_full: { packets: 1, bytes: newcomer.length } },
       });
     }
-    t.strictSame(ports(), upTo15);
+    t.strictSame(ports(), all);
     t.equal(pick(bed, segment("A", 7)), 1, "and serves those that are there");
     t.same(bed.violations(), []);
   });
 
   t.test("lets an expired one go first", async (t) => {
-    bed.configure(mixed("dr", { FIN_WAIT: 0.1, ESTABLISHED: 900 }));
-    fill([
-      ...Array<string[]>(7).fill(established),
-      closing,
-      ...Array<string[]>(3).fill(["S"]),
-      ...Array<"udp">(4).fill("udp"),
-    ]);
+    bed.configure(mixed("dr", { FIN_WAIT: 0.1 }));
+    fill({ 8: "closing", 3: "half-open", 9: "half-open", 14: "udp", 29: "udp" });
     await waits(0.15)(bed, t);
-    t.equal(pick(bed, segment("S", 99)), 1);
-    t.strictSame(ports(), [...without(8), 99]);
+    t.equal(pick(bed, segment("S", NEWCOMER)), 1);
+    t.strictSame(ports(), withNewcomerFor(8));
     t.same(bed.violations(), []);
   });
 
   t.test("then a half-open one, the one that expires first", async (t) => {
     bed.configure(mixed("dr"));
-    fill([...Array<string[]>(5).fill(established), closing, "udp", ["S"], ...Array<string[]>(2).fill(closing)]);
+    fill({ 5: "closing", 7: "udp", 8: "half-open", 20: "closing" }, 25);
     await waits(0.1)(bed, t);
-    for (let port = 11; port <= 15; port++) bed.run(build(segment("S", port)));
-    t.equal(pick(bed, segment("S", 99)), 1);
-    t.strictSame(ports(), [...without(8), 99]);
+    for (let port = 26; port <= SLOTS; port++) bed.run(build(segment("S", port)));
+    t.equal(pick(bed, segment("S", NEWCOMER)), 1);
+    t.strictSame(ports(), withNewcomerFor(8));
     t.same(bed.violations(), []);
   });
 
   t.test("then a closing one", async (t) => {
     bed.configure(mixed("dr"));
-    fill([...Array<string[]>(10).fill(established), "udp", closing, "udp", "udp", "udp"]);
-    t.equal(pick(bed, segment("S", 99)), 1);
-    t.strictSame(ports(), [...without(12), 99]);
+    fill({ 11: "udp", 12: "closing", 13: "udp", 30: "udp" });
+    t.equal(pick(bed, segment("S", NEWCOMER)), 1);
+    t.strictSame(ports(), withNewcomerFor(12));
     t.same(bed.violations(), []);
   });
 
   t.test("then the UDP connection that is idle longest", async (t) => {
     bed.configure(mixed("dr"));
-    fill([...Array<string[]>(10).fill(established), "udp", "udp", "udp", "udp", "udp"]);
+    fill({ 11: "udp", 12: "udp", 13: "udp", 14: "udp", 30: "udp" });
     await waits(0.15)(bed, t);
-    for (const port of [11, 12, 14, 15]) bed.run(build(datagram(port)));
-    t.equal(pick(bed, segment("S", 99)), 1);
-    t.strictSame(ports(), [...without(13), 99]);
+    for (const port of [11, 12, 14, 30]) bed.run(build(datagram(port)));
+    t.equal(pick(bed, segment("S", NEWCOMER)), 1);
+    t.strictSame(ports(), withNewcomerFor(13));
     t.same(bed.violations(), []);
   });
 
   for (const method of ["nat", "fullnat"] as const) {
     t.test(`${method}: both directions go, and never a stranger`, async (t) => {
       bed.configure(mixed(method));
-      fill([...Array<string[]>(5).fill(established), ["S"], ["S"]]); // 14 entries
+      fill({ 11: "half-open", 12: "half-open" }, 14); // 28 entries
       for (let port = 100; port < 140; port++) {
         t.equal(pick(bed, segment("S", port)), 1);
         t.same(bed.violations(), []);
       }
       t.strictSame(
-        ports().filter((port) => port <= 5),
-        [1, 2, 3, 4, 5],
+        ports().filter((port) => port <= 14),
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14],
         "established connections stay",
       );
     });
 
     t.test(`${method}: of established connections refuses a new one, and leaves nothing of it behind`, async (t) => {
       bed.configure(mixed(method));
-      fill(Array<string[]>(7).fill(established)); // 14 entries: the reverse one would find room
-      t.equal(pick(bed, segment("S", 99)), "drop table_full");
-      t.equal(bed.table().entries().length, 14);
+      fill({}, 14);
+      t.equal(pick(bed, segment("S", NEWCOMER)), 1, "the last two entries");
+      t.equal(pick(bed, segment("A", NEWCOMER)), 1);
+      t.equal(pick(bed, segment("S", 98)), "drop table_full");
+      t.equal(bed.table().entries().length, SLOTS);
       t.same(bed.violations(), []);
     });
   }
+
+  t.test("nat: with room for the reverse entry alone, the new connection leaves nothing behind", async (t) => {
+    const nat = mixed("nat");
+    const [tcp, udp] = nat.services;
+    if (tcp === undefined || udp === undefined) throw new Error("unreachable");
+    bed.configure({ ...nat, services: [tcp, { ...tcp, vip: "10.0.0.101", realServers: [real(2, "dr")] }] });
+    fill({}, 14); // 28 entries
+    for (const flags of ["S", "A"]) bed.run(build(segment(flags, 1, CLIENT, "10.0.0.101"))); // by dr: one entry
+    t.equal(pick(bed, segment("S", NEWCOMER)), "drop table_full");
+    t.equal(bed.table().entries().length, SLOTS - 1);
+    t.same(bed.violations(), []);
+  });
 });
 
 t.test("every reason to drop has a name in this file or another", async (t) => {
