@@ -15,7 +15,6 @@
 /* Where a packet of a connection goes: what the established way read from its entry, or the opening way has just decided. */
 struct route {
 	struct flow flow; /* as the packet came */
-	__u64 hash; /* of it */
 	__u32 now; /* tick */
 	__u32 real;
 	__u32 service;
