@@ -39,8 +39,8 @@ static size_t TransferSize(const bpf_map_info &info)
 }
 
 Map::Map(int fd, const bpf_map_info &info)
-	: Descriptor(fd), type(info.type), key_size(info.key_size), value_size(info.value_size),
-	  max_entries(info.max_entries), flags(info.map_flags), transfer_size(TransferSize(info))
+    : Descriptor(fd), type(info.type), key_size(info.key_size), value_size(info.value_size),
+      max_entries(info.max_entries), flags(info.map_flags), transfer_size(TransferSize(info))
 {
 }
 
@@ -183,12 +183,13 @@ static Napi::Value LookupBatch(const Napi::CallbackInfo &info)
 	if (!map)
 		return Undefined(info.Env());
 	const bool first = info[1].IsUndefined();
-	const Bytes position = BytesOf(info[1]), next = BytesOf(info[2]), keys = BytesOf(info[3]), values = BytesOf(info[4]);
+	const Bytes position = BytesOf(info[1]), next = BytesOf(info[2]), keys = BytesOf(info[3]),
+		    values = BytesOf(info[4]);
 	uint32_t count = Uint32(info[5]);
 	// A hash map's position is a u32, that of other maps a key.
 	const size_t position_size = map->key_size < sizeof(uint32_t) ? sizeof(uint32_t) : map->key_size;
-	if ((!first && position.size != position_size) || next.size != position_size || !Holds(keys, map->key_size, count) ||
-	    !Holds(values, map->transfer_size, count))
+	if ((!first && position.size != position_size) || next.size != position_size ||
+	    !Holds(keys, map->key_size, count) || !Holds(values, map->transfer_size, count))
 		return WrongSize(info.Env());
 	bpf_map_batch_opts options = {};
 	options.sz = sizeof(options);

@@ -23,11 +23,9 @@ struct Object {
 	explicit Object(bpf_object *object) : object(object)
 	{
 		bpf_map *map;
-		bpf_object__for_each_map(map, object)
-			maps.push_back(map);
+		bpf_object__for_each_map(map, object) maps.push_back(map);
 		bpf_program *program;
-		bpf_object__for_each_program(program, object)
-			programs.push_back(program);
+		bpf_object__for_each_program(program, object) programs.push_back(program);
 	}
 	~Object()
 	{
@@ -40,7 +38,7 @@ struct Object {
 	std::vector<bpf_map *> maps;
 	std::vector<bpf_program *> programs;
 	// libbpf borrows the descriptor of an inner template; this keeps it open.
-	std::vector<std::shared_ptr<Map> > templates;
+	std::vector<std::shared_ptr<Map>> templates;
 };
 
 const napi_type_tag Object::tag = { 0x6c1bbf5f6f626a00, 0x7d3a1c88f2b54d04 };
@@ -275,8 +273,8 @@ struct Load {
 	size_t failed = 0; // index of the map, where a stage is about one
 	std::string parameter; // of the pinned map that does not fit
 	uint32_t wanted = 0, found = 0;
-	std::vector<std::shared_ptr<Map> > maps;
-	std::vector<std::shared_ptr<Program> > programs;
+	std::vector<std::shared_ptr<Map>> maps;
+	std::vector<std::shared_ptr<Program>> programs;
 
 	void Run()
 	{
@@ -337,7 +335,8 @@ struct Load {
 				return Fail("pin", i, errno);
 			const bool device = info.type == BPF_MAP_TYPE_DEVMAP || info.type == BPF_MAP_TYPE_DEVMAP_HASH;
 			const uint32_t added_by_kernel = device ? BPF_F_RDONLY_PROG : 0;
-			const bool sized = bpf_map__type(map) != BPF_MAP_TYPE_PERF_EVENT_ARRAY || bpf_map__max_entries(map);
+			const bool sized =
+				bpf_map__type(map) != BPF_MAP_TYPE_PERF_EVENT_ARRAY || bpf_map__max_entries(map);
 			if (Differs("type", bpf_map__type(map), info.type) ||
 			    Differs("key_size", bpf_map__key_size(map), info.key_size) ||
 			    Differs("value_size", bpf_map__value_size(map), info.value_size) ||

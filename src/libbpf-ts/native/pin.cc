@@ -93,7 +93,7 @@ void RegisterPin(Napi::Env env, Napi::Object exports)
 	Register<OpenPin>(env, exports, "openPin");
 	Register<Pin>(env, exports, "pin");
 	Register<Fd>(env, exports, "descriptor");
-	Register<Close<Map> >(env, exports, "closeMap");
-	Register<Close<Program> >(env, exports, "closeProgram");
-	Register<Close<Link> >(env, exports, "closeLink");
+	Register<Close<Map>>(env, exports, "closeMap");
+	Register<Close<Program>>(env, exports, "closeProgram");
+	Register<Close<Link>>(env, exports, "closeLink");
 }

@@ -99,8 +99,8 @@ static Napi::Value ErrorText(const Napi::CallbackInfo &info)
 
 void RegisterProbe(Napi::Env env, Napi::Object exports)
 {
-	Register<Names<MapTypeName> >(env, exports, "mapTypeNames");
-	Register<Names<ProgramTypeName> >(env, exports, "programTypeNames");
+	Register<Names<MapTypeName>>(env, exports, "mapTypeNames");
+	Register<Names<ProgramTypeName>>(env, exports, "programTypeNames");
 	Register<ProbeProgramType>(env, exports, "probeProgramType");
 	Register<ProbeMapType>(env, exports, "probeMapType");
 	Register<ProbeHelper>(env, exports, "probeHelper");

@@ -73,8 +73,8 @@ struct TestRun {
 		object.Set("returnValue", options.retval);
 		object.Set("durationNs", options.duration);
 		// The kernel says how much it had, which is more than it wrote where the buffer was too small.
-		object.Set("data", CopyOf(env, data_out.data(),
-					  std::min<size_t>(options.data_size_out, data_out.size())));
+		object.Set("data",
+			   CopyOf(env, data_out.data(), std::min<size_t>(options.data_size_out, data_out.size())));
 		// A syscall program's context is written back over what went in.
 		object.Set("context", context_out.empty() ?
 					      CopyOf(env, context.data(), context.size()) :

@@ -79,14 +79,13 @@ void Deliver(Poll *poll)
 	if (ring->sizes.empty())
 		return;
 	const auto records = CopyOf(env, ring->records.data(), ring->records.size());
-	const auto sizes =
-		CopyOf(env, ring->sizes.data(), ring->sizes.size() * sizeof(uint32_t), napi_uint32_array);
+	const auto sizes = CopyOf(env, ring->sizes.data(), ring->sizes.size() * sizeof(uint32_t), napi_uint32_array);
 	ring->records.clear();
 	ring->sizes.clear();
 	const napi_value arguments[] = { records, sizes };
 	napi_value result;
-	const napi_status status = napi_make_callback(env, *poll->context, env.Global(), poll->callback.Value(), 2,
-						      arguments, &result);
+	const napi_status status =
+		napi_make_callback(env, *poll->context, env.Global(), poll->callback.Value(), 2, arguments, &result);
 	napi_value exception;
 	if (status == napi_pending_exception && napi_get_and_clear_last_exception(env, &exception) == napi_ok)
 		napi_fatal_exception(env, exception);

@@ -163,7 +163,8 @@ inline Bytes BytesOf(const Napi::Value &value)
 	napi_typedarray_type type;
 	size_t length = 0;
 	void *data = nullptr;
-	const napi_status status = napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr);
+	const napi_status status =
+		napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr);
 	if (status != napi_ok || type != napi_uint8_array)
 		return { nullptr, 0 };
 	return { static_cast<uint8_t *>(data), length };

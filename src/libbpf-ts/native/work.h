@@ -25,7 +25,7 @@ class Work final : public Napi::AsyncWorker
 
       private:
 	Work(Napi::Env env, Run run, Finish finish)
-		: Napi::AsyncWorker(env), run_(std::move(run)), finish_(std::move(finish))
+	    : Napi::AsyncWorker(env), run_(std::move(run)), finish_(std::move(finish))
 	{
 	}
 	void Execute() override

@@ -41,7 +41,7 @@ await balanced(t, "a worker's handles, mappings and rings end with it", async (t
   t.pass("terminated");
 });
 
-await balanced(t, "a worker is terminated in the middle of work", async (t) => {
+await balanced(t, "a worker is terminated in the middle of work", async () => {
   for (let i = 0; i < 12; i++) {
     const worker = start(`
       const inner = object.map("inner_one");

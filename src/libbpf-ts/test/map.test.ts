@@ -1,5 +1,4 @@
 // Maps, by real system calls.
-import { setImmediate } from "node:timers/promises";
 import t from "tap";
 import { BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BpfMap, type BpfObject, possibleCpus } from "../lib/index.js";
 import { loadMachine } from "./fixture.js";
@@ -249,22 +248,6 @@ await balanced(t, "what cannot be mapped", async (t) => {
   using busy = BpfMap.create({ type: "array", keySize: 4, valueSize: 8, maxEntries: 1, flags: BPF_F_MMAPABLE });
   using _ = busy.mmap();
   t.throws(() => busy.freeze(), { code: "INVALID_ARGUMENT", message: /mapped writable/ });
-});
-
-await balanced(t, "a mapping that is forgotten ends with its memory", async (t) => {
-  const collect = globalThis.gc;
-  if (collect === undefined) {
-    t.pass("not run with --expose-gc");
-    return;
-  }
-  (() => {
-    using map = BpfMap.create({ type: "array", keySize: 4, valueSize: 8, maxEntries: 1, flags: BPF_F_MMAPABLE });
-    map.mmap().bytes.fill(1);
-  })();
-  for (let i = 0; i < 5; i++) {
-    collect();
-    await setImmediate();
-  }
 });
 
 await balanced(t, "maps of maps", async (t) => {

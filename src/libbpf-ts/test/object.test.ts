@@ -153,7 +153,7 @@ await balanced(t, "several objects load at once, each with its own log", async (
   const [one, loaded, two] = results;
   t.match(one, { reason: { message: /of one:/ } });
   t.match(two, { reason: { message: /of two:/ } });
-  if (loaded?.status === "fulfilled") loaded.value.close();
+  if (loaded.status === "fulfilled") loaded.value.close();
 });
 
 await balanced(t, "what is no object", async (t) => {

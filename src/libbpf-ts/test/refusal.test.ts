@@ -147,16 +147,19 @@ await balanced(t, "the wrong receiver", async (t) => {
   const map = object.map("table");
   const program = object.program("count");
   const mapped = object.map("numbers").mmap();
-  t.throws(() => BpfMap.prototype.get.call(program as unknown as BpfMap, key), TypeError);
-  t.throws(() => BpfMap.prototype.close.call({} as BpfMap), TypeError);
-  t.throws(() => Program.prototype.testRun.call(map as unknown as Program, { data: packet }), TypeError);
-  t.throws(() => Program.prototype.close.call(map as unknown as Program), TypeError);
-  t.throws(() => Link.prototype.close.call(map as unknown as Link), TypeError);
-  t.throws(() => OpenObject.prototype.close.call(map as unknown as OpenObject), TypeError);
-  t.throws(() => RingBuffer.prototype.close.call(map as unknown as RingBuffer), TypeError);
-  t.throws(() => MappedArray.prototype.close.call(map as unknown as MappedArray), TypeError);
-  t.throws(() => BpfMap.prototype.get.call(Object.create(map) as BpfMap, key), TypeError, "an heir has no handle");
-  t.throws(() => Btf.prototype.codec.call({} as Btf, "key"), TypeError);
+  const borrow = (
+    type: { readonly prototype: object },
+    method: string,
+    receiver: unknown,
+    ...values: unknown[]
+  ): unknown => Reflect.apply(Reflect.get(type.prototype, method) as (...all: unknown[]) => unknown, receiver, values);
+  t.throws(() => borrow(BpfMap, "get", program, key), TypeError);
+  t.throws(() => borrow(BpfMap, "close", {}), TypeError);
+  t.throws(() => borrow(BpfMap, "get", Object.create(map), key), TypeError, "an heir has no handle");
+  t.throws(() => borrow(Program, "testRun", map, { data: packet }), TypeError);
+  t.throws(() => borrow(Btf, "codec", {}, "key"), TypeError);
+  for (const type of [Program, Link, OpenObject, RingBuffer, MappedArray])
+    t.throws(() => borrow(type, "close", map), TypeError);
   await t.rejects(object.map("outer").setInner(0, Object.create(map) as BpfMap), { code: "INVALID_ARGUMENT" });
   mapped.close();
 });
