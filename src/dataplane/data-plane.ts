@@ -1,6 +1,6 @@
 import { BpfError, type BpfMap, possibleCpus, RingBuffer } from "libbpf-ts";
 import type { DesiredState, InterfaceSettings, Limits, Statistics, Timeouts } from "../model/index.js";
-import { formatAddress } from "./address.js";
+import { ADDRESS_BYTES } from "./address.js";
 import { type CounterMaps, readStatistics } from "./counters.js";
 import { DataPlaneError } from "./error.js";
 import { warnWithoutForwarding } from "./forwarding.js";
@@ -172,9 +172,10 @@ export class DataPlane {
           this.#nextHops.missing(words[subject / 4]!);
           break;
         case EventKind.EVENT_CLIENT_NEIGHBOUR_MISSING:
-          this.#neighbours.resolve(
-            formatAddress({ family: record[family] as AddressFamily, bytes: record.subarray(address, address + 16) }),
-          );
+          this.#neighbours.resolve({
+            family: record[family] as AddressFamily,
+            bytes: record.subarray(address, address + ADDRESS_BYTES),
+          });
           break;
         default:
         // Of a newer data plane, which asks for something that this build does not know.

@@ -1,4 +1,5 @@
 /** What the data plane needs of the kernel, asked for by trying it out, never by the kernel's version. */
+import { existsSync, readFileSync } from "node:fs";
 import { probe } from "libbpf-ts";
 import { DataPlaneError } from "./error.js";
 
@@ -11,7 +12,7 @@ interface Requirement {
 
 const REQUIREMENTS: readonly Requirement[] = [
   { feature: "XDP programs", since: "4.8", present: () => probe.programType("xdp") },
-  { feature: "BPF iterators (tracing programs)", since: "5.8", present: () => probe.programType("tracing") },
+  { feature: "BPF iterators over maps, with the kernel's BTF", since: "5.9", present: hasMapIterator },
   { feature: "maps of type devmap_hash", since: "5.4", present: () => probe.mapType("devmap_hash") },
   { feature: "maps of type ringbuf", since: "5.8", present: () => probe.mapType("ringbuf") },
   helper("bpf_fib_lookup", "4.18"),
@@ -22,6 +23,12 @@ const REQUIREMENTS: readonly Requirement[] = [
 
 function helper(name: string, since: string): Requirement {
   return { feature: `the helper ${name} in XDP programs`, since, present: () => probe.helper("xdp", name) };
+}
+
+/** libbpf's own probe for programs of type tracing goes by a BTF id that not every kernel has. */
+function hasMapIterator(): boolean {
+  const btf = "/sys/kernel/btf/vmlinux";
+  return existsSync(btf) && readFileSync(btf).includes("\0bpf_iter_bpf_map_elem\0");
 }
 
 /** @throws DataPlaneError KERNEL_FEATURE_MISSING, naming all that are missing */

@@ -7,7 +7,7 @@
  * connection, and swaps it in through the pinned links.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
   BpfError,
@@ -28,7 +28,7 @@ import type { Logger } from "./log.js";
 import { type Pins, requireBpffs } from "./pins.js";
 import { limitsDiffer, mapSize, REMEDY } from "./sizes.js";
 import { Abi, type DropCounter, DropReason, type Identity } from "./sluice.bpf.js";
-import { Undo } from "./undo.js";
+import { allOrNothing, type Undo } from "./undo.js";
 
 export interface LoadOptions {
   readonly interfaces: readonly InterfaceSettings[];
@@ -57,15 +57,9 @@ export async function load(pins: Pins, options: LoadOptions): Promise<Loaded> {
   const interfaces = options.interfaces.map(findInterface);
   requireKernelFeatures();
   pins.staging.remove();
-  const undo = new Undo(options.log);
-  try {
-    return pins.exists
-      ? await adopt(pins, interfaces, options, undo)
-      : await loadFirst(pins, interfaces, options, undo);
-  } catch (error) {
-    await undo.run();
-    throw error;
-  }
+  return pins.exists
+    ? adopt(pins, interfaces, options)
+    : allOrNothing(options.log, (undo) => loadFirst(pins, interfaces, options, undo));
 }
 
 async function loadFirst(
@@ -105,13 +99,32 @@ async function loadFirst(
   return { object, interfaces, identity, adopted: false };
 }
 
-async function adopt(
+async function adopt(pins: Pins, interfaces: readonly Interface[], options: LoadOptions): Promise<Loaded> {
+  const identity = readIdentity(pins);
+  using previous = Program.open(pins.program(MAIN_PROGRAM));
+  const object = await allOrNothing(options.log, (undo) =>
+    replace(pins, interfaces, identity, previous, options, undo),
+  );
+  try {
+    const detached = await detachUnwanted(interfaces, pins);
+    if (detached.length > 0) {
+      options.log.info({ interfaces: detached }, "detached from interfaces that are no longer configured");
+    }
+  } catch (error) {
+    options.log.error({ err: error }, "cannot detach from interfaces that are no longer configured");
+  }
+  return { object, interfaces, identity, adopted: true };
+}
+
+/** Loads this build's programs over the pinned maps and puts them in the place of those that run. */
+async function replace(
   pins: Pins,
   interfaces: readonly Interface[],
+  identity: Identity,
+  previous: Program,
   { limits, objectPath, log }: LoadOptions,
   undo: Undo,
-): Promise<Loaded> {
-  const identity = readIdentity(pins);
+): Promise<BpfObject> {
   using open = openSluice(objectPath);
   setSizes(open, limits);
   setRodata(open, identity);
@@ -123,23 +136,17 @@ async function adopt(
   for (const name of missing) {
     const path = pins.map(name);
     undo.add(`pinning the map ${name}`, () => {
-      object.map(name).unpin(path);
+      rmSync(path, { force: true });
     });
     object.map(name).pin(path);
   }
-  using previous = Program.open(pins.program(MAIN_PROGRAM));
   await attachAll(interfaces, object.program(MAIN_PROGRAM), previous, pins, undo, log);
-
-  // From here on the new program runs, and going back would only add a second change.
-  for (const name of PINNED_PROGRAMS) {
+  await pinIterator(object, pins);
+  // The main one last: a restart tells by it what the interfaces run. The others are pinned for operators to look at.
+  for (const name of PINNED_PROGRAMS.toReversed()) {
     pins.replace(pins.program(name), object.program(name));
   }
-  await pinIterator(object, pins);
-  const detached = await detachUnwanted(interfaces, pins);
-  if (detached.length > 0) {
-    log.info({ interfaces: detached }, "detached from interfaces that are no longer configured");
-  }
-  return { object, interfaces, identity, adopted: true };
+  return object;
 }
 
 function openSluice(path = DEFAULT_OBJECT): OpenObject {

@@ -1,7 +1,7 @@
 /** The tables of a loaded data plane: array maps as memory of this process, hash maps by system call. */
 import { type BpfObject, type MappedArray, possibleCpus } from "libbpf-ts";
 import type { Cursor, ServiceKey, Traffic, Vip, VipKey } from "./sluice.bpf.js";
-import type { Tables } from "./tables.js";
+import type { ArrayMemory, Tables } from "./tables.js";
 
 const NO_TRAFFIC: Traffic = { connections: 0n, in_packets: 0n, in_bytes: 0n, out_packets: 0n, out_bytes: 0n };
 
@@ -11,10 +11,12 @@ export interface MappedTables extends Tables {
 
 export function mapTables(object: BpfObject): MappedTables {
   const mapped: MappedArray[] = [];
-  const map = (name: string, writable = true): MappedArray => {
-    const memory = object.map(name).mmap({ writable });
+  const map = (name: string): ArrayMemory => {
+    const memory = object.map(name).mmap();
     mapped.push(memory);
-    return memory;
+    // Each is made once, as making a view costs more than a thousand accesses.
+    const { length, stride, bytes, u16, u32, u64 } = memory;
+    return { length, stride, bytes, u16, u32, u64 };
   };
   const cursors = object.map<number, Cursor>("cursors");
   const serviceCounters = object.map<number, Traffic>("service_counters");
@@ -24,7 +26,8 @@ export function mapTables(object: BpfObject): MappedTables {
     services: map("services"),
     realServers: map("real_servers"),
     rings: map("rings"),
-    realLoad: map("real_load", false),
+    // Never written here; a mapping that is not writable would give copies of a moment.
+    realLoad: map("real_load"),
     settings: map("settings"),
     localAddresses: map("local_addresses"),
     serviceIndex: object.map<ServiceKey, number>("service_index"),

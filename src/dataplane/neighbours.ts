@@ -4,7 +4,9 @@
  * in use are asked for now and then, or the kernel would keep a MAC that is long out of date.
  */
 import { createSocket, type Socket } from "node:dgram";
+import { type Address, formatAddress } from "./address.js";
 import type { Logger } from "./log.js";
+import { AddressFamily } from "./sluice.bpf.js";
 
 const DISCARD_PORT = 9;
 const DATAGRAM = new Uint8Array(1);
@@ -17,17 +19,17 @@ const MOST_A_SECOND = 2000;
 
 export interface Neighbours {
   /** Asks for the MAC of an address on link, unless that was done lately. */
-  resolve(address: string): void;
+  resolve(address: Address): void;
   /** Asks whether the MAC is still right, now and then. */
-  confirm(address: string): void;
+  confirm(address: Address): void;
   close(): void;
 }
 
 export class DatagramNeighbours implements Neighbours {
   readonly #log: Logger;
   readonly #sockets = new Map<"udp4" | "udp6", Socket>();
-  /** When an address was last asked for. */
-  readonly #asked = new Map<string, number>();
+  /** When an address was last asked for, by its text or, for IPv4, its bits: this is looked at for every answer of the kernel. */
+  readonly #asked = new Map<string | number, number>();
   #second = 0;
   #sentThisSecond = 0;
 
@@ -35,11 +37,11 @@ export class DatagramNeighbours implements Neighbours {
     this.#log = log;
   }
 
-  resolve(address: string): void {
+  resolve(address: Address): void {
     this.#ask(address, RETRY_AFTER);
   }
 
-  confirm(address: string): void {
+  confirm(address: Address): void {
     this.#ask(address, CONFIRM_AFTER);
   }
 
@@ -50,17 +52,21 @@ export class DatagramNeighbours implements Neighbours {
     this.#sockets.clear();
   }
 
-  #ask(address: string, interval: number): void {
+  #ask(address: Address, interval: number): void {
     const now = performance.now();
-    const asked = this.#asked.get(address);
+    const key = keyOf(address);
+    const asked = this.#asked.get(key);
     if ((asked !== undefined && now - asked < interval) || !this.#mayAsk(now)) {
       return;
     }
-    this.#asked.set(address, now);
-    const type = address.includes(":") ? "udp6" : "udp4";
-    this.#socket(type).send(DATAGRAM, DISCARD_PORT, address, (error) => {
+    // Keeps the map in the order of asking.
+    this.#asked.delete(key);
+    this.#asked.set(key, now);
+    const text = formatAddress(address);
+    const type = address.family === AddressFamily.FAMILY_IPV6 ? "udp6" : "udp4";
+    this.#socket(type).send(DATAGRAM, DISCARD_PORT, text, (error) => {
       if (error !== null) {
-        this.#log.debug({ address, err: error }, "cannot ask for a neighbour");
+        this.#log.debug({ address: text, err: error }, "cannot ask for a neighbour");
       }
     });
   }
@@ -107,4 +113,11 @@ export class DatagramNeighbours implements Neighbours {
     this.#sockets.set(type, socket);
     return socket;
   }
+}
+
+function keyOf(address: Address): string | number {
+  const [a, b, c, d] = address.bytes;
+  return address.family === AddressFamily.FAMILY_IPV6
+    ? formatAddress(address)
+    : ((a! << 24) | (b! << 16) | (c! << 8) | d!) >>> 0;
 }

@@ -45,7 +45,8 @@ interface Target {
   readonly text: string;
   readonly address: Address;
   readonly realServers: Set<number>;
-  verdict: RouteVerdict | undefined;
+  /** What the kernel said last; undefined before the first look, and where there is no interface to ask from. */
+  route: Route | undefined;
   hop: NextHop | undefined;
   /** When the MAC was found missing; undefined while it is known. */
   missingSince: number | undefined;
@@ -78,7 +79,7 @@ export class NextHops {
         text,
         address,
         realServers: new Set(),
-        verdict: undefined,
+        route: undefined,
         hop: undefined,
         missingSince: undefined,
         lookedUpAt: Number.NEGATIVE_INFINITY,
@@ -114,7 +115,9 @@ export class NextHops {
   async settle(timeout: number): Promise<void> {
     const deadline = performance.now() + timeout;
     for (;;) {
-      const waiting = [...this.#targets.values()].filter(({ verdict }) => verdict === RouteVerdict.ROUTE_NO_NEIGHBOUR);
+      const waiting = [...this.#targets.values()].filter(
+        ({ route }) => route?.verdict === RouteVerdict.ROUTE_NO_NEIGHBOUR,
+      );
       if (waiting.length === 0 || performance.now() >= deadline) {
         return;
       }
@@ -165,19 +168,22 @@ export class NextHops {
 
   #resolve(target: Target): void {
     const now = performance.now();
+    const before = target.route;
     const route = this.#lookUp(target.address);
     this.#new.delete(target);
     target.lookedUpAt = now;
-    target.verdict = route?.verdict ?? RouteVerdict.ROUTE_NONE;
+    target.route = route;
     switch (route?.verdict) {
       case RouteVerdict.ROUTE_RESOLVED:
         target.missingSince = undefined;
-        this.#parts.neighbours.confirm(formatAddress({ family: target.address.family, bytes: route.gateway }));
-        this.#set(target, this.#nextHop(target.address, route));
+        this.#parts.neighbours.confirm({ family: target.address.family, bytes: route.gateway });
+        if (before === undefined || target.hop === undefined || !route.equals(before)) {
+          this.#set(target, this.#nextHop(target.address, route));
+        }
         break;
       case RouteVerdict.ROUTE_NO_NEIGHBOUR:
         target.missingSince ??= now;
-        this.#parts.neighbours.resolve(formatAddress({ family: target.address.family, bytes: route.gateway }));
+        this.#parts.neighbours.resolve({ family: target.address.family, bytes: route.gateway });
         if (now - target.missingSince >= HOLD || (target.hop !== undefined && target.hop.ifindex !== route.ifindex)) {
           this.#set(target, undefined);
         }
@@ -228,9 +234,9 @@ export class NextHops {
   /** Says once what is wrong, and once that it is right again. */
   #complain(): void {
     const counts = new Map<string, string[]>();
-    for (const { text, hop, verdict } of this.#targets.values()) {
+    for (const { text, hop, route } of this.#targets.values()) {
       if (hop === undefined) {
-        const reason = REASONS[verdict ?? RouteVerdict.ROUTE_NONE];
+        const reason = REASONS[route?.verdict ?? RouteVerdict.ROUTE_NONE];
         const addresses = counts.get(reason) ?? [];
         counts.set(reason, addresses);
         addresses.push(text);

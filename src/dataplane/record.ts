@@ -176,8 +176,14 @@ export function sameNextHop(realServers: ArrayMemory, index: number, hop: NextHo
   if (hop === undefined) {
     return ifindex === 0;
   }
-  const holds = (bytes: Uint8Array, at: number): boolean =>
-    bytes.every((byte, position) => byte === realServers.bytes[base + at + position]);
+  const holds = (bytes: Uint8Array, at: number): boolean => {
+    for (let position = 0; position < bytes.length; position++) {
+      if (bytes[position] !== realServers.bytes[base + at + position]) {
+        return false;
+      }
+    }
+    return true;
+  };
   return (
     ifindex === hop.ifindex &&
     realServers.u16[(base + real.mtu) / 2] === hop.mtu &&

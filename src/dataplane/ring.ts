@@ -1,6 +1,6 @@
 /** A service's ring: the sequence or table that the data plane indexes when a connection opens. */
 import type { RealServer, VirtualService } from "../model/index.js";
-import { foldAddress, parseAddress } from "./address.js";
+import { foldAddress } from "./address.js";
 import { DataPlaneError } from "./error.js";
 import { defaultTableSize, fillTable } from "./mh.js";
 import { interleave } from "./wrr.js";
@@ -44,7 +44,7 @@ function orderOf(service: VirtualService, members: readonly number[], currentLen
 }
 
 function endpoint({ address, port, weight }: RealServer): { fold: number; port: number; weight: number } {
-  return { fold: foldAddress(parseAddress(address)), port, weight };
+  return { fold: foldAddress(address), port, weight };
 }
 
 function tableSize(service: VirtualService, currentLength: number): number {

@@ -2,17 +2,51 @@
 import { ADDRESS_BYTES, type Address } from "./address.js";
 import { layout, type RouteVerdict } from "./sluice.bpf.js";
 
-export interface Route {
+/** An answer of the program. What is not asked of it is not taken apart: most answers are the same as the last time. */
+export class Route {
+  readonly #bytes: Uint8Array;
   readonly verdict: RouteVerdict;
   /** 0 where there is no route. */
   readonly ifindex: number;
+
+  constructor(answer: Uint8Array) {
+    const copy = answer.slice(0, size);
+    const words = new Uint32Array(copy.buffer);
+    this.#bytes = copy;
+    this.verdict = words[offsets.verdict / 4] as RouteVerdict;
+    this.ifindex = words[offsets.ifindex / 4]!;
+  }
+
   /** The next hop's own address: the destination where it is on link. */
-  readonly gateway: Uint8Array;
+  get gateway(): Uint8Array {
+    return this.#bytes.subarray(offsets.gateway, offsets.gateway + ADDRESS_BYTES);
+  }
+
   /** What this host would use as its own address; all zero where the kernel cannot tell. */
-  readonly source: Uint8Array;
-  readonly destinationMac: Uint8Array;
-  readonly sourceMac: Uint8Array;
-  readonly mtu: number;
+  get source(): Uint8Array {
+    return this.#bytes.subarray(offsets.source, offsets.source + ADDRESS_BYTES);
+  }
+
+  get destinationMac(): Uint8Array {
+    return this.#bytes.subarray(offsets.destination_mac, offsets.destination_mac + MAC_BYTES);
+  }
+
+  get sourceMac(): Uint8Array {
+    return this.#bytes.subarray(offsets.source_mac, offsets.source_mac + MAC_BYTES);
+  }
+
+  get mtu(): number {
+    return new Uint16Array(this.#bytes.buffer)[offsets.mtu / 2]!;
+  }
+
+  equals(other: Route): boolean {
+    for (let at = 0; at < size; at++) {
+      if (this.#bytes[at] !== other.#bytes[at]) {
+        return false;
+      }
+    }
+    return true;
+  }
 }
 
 /** @param fromIfindex the route is that of a packet which comes in by this interface */
@@ -23,26 +57,12 @@ const MAC_BYTES = 6;
 
 /** @param run runs the program with the request as its packet and returns the packet afterwards */
 export function routeLookup(run: (request: Uint8Array) => Uint8Array): RouteLookup {
+  const request = new Uint32Array(size / 4);
+  const bytes = new Uint8Array(request.buffer);
   return (destination, fromIfindex) => {
-    // Fields are in the machine's byte order, as DataView is not unless told.
-    const request = new Uint32Array(size / 4);
-    const bytes = new Uint8Array(request.buffer);
     bytes.set(destination.bytes, offsets.destination);
     bytes[offsets.family] = destination.family;
     request[offsets.from_ifindex / 4] = fromIfindex;
-
-    const answer = run(bytes).slice(0, size);
-    const words = new Uint32Array(answer.buffer);
-    const halves = new Uint16Array(answer.buffer);
-    const part = (offset: number, length: number): Uint8Array => answer.subarray(offset, offset + length);
-    return {
-      verdict: words[offsets.verdict / 4] as RouteVerdict,
-      ifindex: words[offsets.ifindex / 4]!,
-      gateway: part(offsets.gateway, ADDRESS_BYTES),
-      source: part(offsets.source, ADDRESS_BYTES),
-      destinationMac: part(offsets.destination_mac, MAC_BYTES),
-      sourceMac: part(offsets.source_mac, MAC_BYTES),
-      mtu: halves[offsets.mtu / 2]!,
-    };
+    return new Route(run(bytes));
   };
 }

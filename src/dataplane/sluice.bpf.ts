@@ -245,7 +245,6 @@ export const TcpSide = {
   SIDE_CLIENT: 0,
   SIDE_SERVER: 1,
   SIDE_CLIENT_ALONE: 2,
-  TCP_SIDES: 3,
 } as const;
 export type TcpSide = (typeof TcpSide)[keyof typeof TcpSide];
 
@@ -297,7 +296,8 @@ export type Rodata = {
 
 /** Global variables, for setData: Partial<Data>. */
 export type Data = {
-  last_event_tick: bigint;
+  last_event_tick: number;
+  tick_of_jiffy: bigint;
 };
 
 /** The programs, with the context of those that test runs hand one. */

@@ -1,6 +1,17 @@
 /** Steps that take back what was done, for when a later step fails. */
 import type { Logger } from "./log.js";
 
+/** Does `work`; where it fails, takes back what it added to its Undo, and fails with the same error. */
+export async function allOrNothing<T>(log: Logger, work: (undo: Undo) => Promise<T>): Promise<T> {
+  const undo = new Undo(log);
+  try {
+    return await work(undo);
+  } catch (error) {
+    await undo.run();
+    throw error;
+  }
+}
+
 export class Undo {
   readonly #log: Logger;
   readonly #steps: { readonly what: string; readonly step: () => unknown }[] = [];
