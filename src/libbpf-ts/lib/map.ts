@@ -117,6 +117,9 @@ export class BpfMap<K = unknown, V = unknown> {
 
   #handle: MapHandle | undefined;
   readonly #perCpu: boolean;
+  /** What messages call a key and a value: made once, for checks that every call makes. */
+  readonly #keyName: string;
+  readonly #valueName: string;
   /** Bytes that a lookup or update moves. */
   readonly #transferSize: number;
   readonly #key: Codec<unknown>;
@@ -137,6 +140,8 @@ export class BpfMap<K = unknown, V = unknown> {
     this.flags = info.flags;
     this.id = info.id;
     this.#perCpu = isPerCpu(this.type);
+    this.#keyName = `map ${this.#label}: the key`;
+    this.#valueName = `map ${this.#label}: the value`;
     this.#transferSize = info.transferSize;
     [this.#key, this.#value] = this.#codecs(info, btf, types);
   }
@@ -230,7 +235,7 @@ export class BpfMap<K = unknown, V = unknown> {
 
   /** Of exactly keySize bytes. */
   decodeKey(bytes: Uint8Array): K {
-    requireBytes("the key", bytes, this.keySize);
+    requireBytes(this.#keyName, bytes, this.keySize);
     return this.#key.decode(bytes) as K;
   }
 
@@ -239,7 +244,7 @@ export class BpfMap<K = unknown, V = unknown> {
   }
 
   decodeValue(bytes: Uint8Array): V {
-    requireBytes("the value", bytes, this.#value.size);
+    requireBytes(this.#valueName, bytes, this.#value.size);
     return this.#value.decode(bytes) as V;
   }
 
@@ -305,7 +310,7 @@ export class BpfMap<K = unknown, V = unknown> {
 
   /** Bytes for bytes. Per-CPU maps: the values of all possible CPUs back to back, each at a multiple of 8. */
   getRaw(key: Uint8Array): Uint8Array | undefined {
-    requireBytes(`map ${this.#label}: the key`, key, this.keySize);
+    requireBytes(this.#keyName, key, this.keySize);
     const value = new Uint8Array(this.#transferSize);
     const error = addon.lookup(this.#open(), key, value);
     if (error === -errno.ENOENT) return undefined;
@@ -319,8 +324,8 @@ export class BpfMap<K = unknown, V = unknown> {
 
   setRaw(key: Uint8Array, value: Uint8Array, mode: UpdateMode = "any"): void {
     requireMode(mode);
-    requireBytes(`map ${this.#label}: the key`, key, this.keySize);
-    requireBytes(`map ${this.#label}: the value`, value, this.#transferSize);
+    requireBytes(this.#keyName, key, this.keySize);
+    requireBytes(this.#valueName, value, this.#transferSize);
     const error = addon.update(this.#open(), key, value, updateFlags[mode]);
     if (error < 0) throw this.#fail("update", "BPF_MAP_UPDATE_ELEM", error, this.#updateReadings);
   }
