@@ -153,7 +153,7 @@ async function balance({ client }: Topology, method: Method, services: readonly 
   const expected = contentSha256(DOWNLOAD_BYTES);
   const downloads = [];
   for (const _ of turns.realServers) {
-    downloads.push(await new Download(client, `http://${turns.address}:${turns.port}/bytes/${DOWNLOAD_BYTES}`).ended);
+    downloads.push(await new Download(client, `http://${turns.address}:${turns.port}`, DOWNLOAD_BYTES).ended);
   }
   report.table(
     ["download from", "MB", "MB/s", "sha256"],
@@ -220,7 +220,7 @@ async function drain(director: Director, { client }: Topology, services: readonl
   const bytes = 40 * MEGABYTE;
   const downloads = Array.from(
     { length: 6 },
-    () => new Download(client, `http://${service.address}/bytes/${bytes}`, { limitRate: 8 * MEGABYTE }),
+    () => new Download(client, `http://${service.address}`, bytes, { rate: 8 * MEGABYTE }),
   );
   await Promise.all(downloads.map(async (download) => await received(download, MEGABYTE)));
   report.command(`sluice real drain ${serviceName(service)} ${real.address}:${real.port}`);
@@ -250,7 +250,7 @@ async function survive(director: Director, { client }: Topology, services: reado
   const methods = Object.keys(WAYS) as Method[];
   const downloads = methods.map((method) => {
     const { address } = serviceOf(services, method, "tcp", "wrr");
-    return new Download(client, `http://${address}/bytes/${DOWNLOAD_BYTES}`, { limitRate: 20 * MEGABYTE });
+    return new Download(client, `http://${address}`, DOWNLOAD_BYTES, { rate: 20 * MEGABYTE });
   });
   await Promise.all(downloads.map(async (download) => await received(download, 10 * MEGABYTE)));
   report.command(`kill -9 ${director.pid ?? ""}`);

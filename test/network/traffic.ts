@@ -56,13 +56,12 @@ export class Download {
   received = 0;
   readonly ended: Promise<{ bytes: number; sha256: string; realServer: string; seconds: number }>;
 
-  /** `limitRate`: bytes a second, for a download that must last. */
-  constructor(client: Namespace, url: string, { limitRate }: { limitRate?: number } = {}) {
+  /** Of an HTTP server of ours. `rate`: bytes a second, for a download that must last. */
+  constructor(client: Namespace, server: string, bytes: number, { rate }: { rate?: number } = {}) {
     const command = client.inside([
       ..."curl --silent --show-error --fail --max-time 60".split(" "),
-      ...(limitRate === undefined ? [] : ["--limit-rate", String(limitRate)]),
       ...["--write-out", "%{stderr}%header{x-real-server}"],
-      url,
+      `${server}/bytes/${bytes}${rate === undefined ? "" : `?rate=${rate}`}`,
     ]);
     const [file = "", ...args] = command;
     const began = performance.now();

@@ -37,12 +37,9 @@ test("the daemon", async (t) => {
       t.ok(inProportion(spread, WEIGHTS), `${message}: ${method}: ${show(spread)}`);
     }
   };
-  const slowDownloads = async (bytes: number, limitRate: number, perMethod = 1): Promise<Download[]> => {
+  const slowDownloads = async (bytes: number, rate: number, perMethod = 1): Promise<Download[]> => {
     const downloads = METHODS.flatMap((method) =>
-      Array.from(
-        { length: perMethod },
-        () => new Download(client, `http://${VIP[method]}/bytes/${bytes}`, { limitRate }),
-      ),
+      Array.from({ length: perMethod }, () => new Download(client, `http://${VIP[method]}`, bytes, { rate })),
     );
     while (downloads.some(({ received }) => received < MEGABYTE)) {
       await Promise.race([setTimeout(10), ...downloads.map(async ({ ended }) => await ended)]);
@@ -85,7 +82,7 @@ test("the daemon", async (t) => {
   });
 
   await t.test("a drained real server finishes what it has and gets nothing new", async (t) => {
-    const bytes = 10 * MEGABYTE;
+    const bytes = 8 * MEGABYTE;
     const setWeightOfReal1 = async (weight: number): Promise<void> => {
       await Promise.all(
         METHODS.map(async (method) => {
@@ -113,8 +110,8 @@ test("the daemon", async (t) => {
   await t.test(
     "kill -9 in the middle of downloads: they finish, new connections are balanced, a restart adopts",
     async (t) => {
-      const bytes = 16 * MEGABYTE;
-      const downloads = await slowDownloads(bytes, 4 * MEGABYTE);
+      const bytes = 24 * MEGABYTE;
+      const downloads = await slowDownloads(bytes, 3 * MEGABYTE);
       await director.kill();
       t.ok(
         downloads.every((download) => download.received < bytes),
@@ -150,7 +147,14 @@ test("the daemon", async (t) => {
     await cable({ host: director.host, interface: "jumbo0" }, { host: topology.router, interface: "jumbo" }, 9000);
     const program = await programId(director);
     const nat = standardServices(topology).slice(0, 1);
-    const refusals: { name: string; yaml: string; instance?: string; culprit: RegExp }[] = [
+    const refusals: {
+      name: string;
+      yaml: string;
+      instance?: string;
+      options?: string[];
+      under?: string[];
+      culprit: RegExp;
+    }[] = [
       { name: "bad YAML", yaml: "interfaces: [c0\nservices: ]", culprit: /bad-start-0\.yaml:\d+/ },
       { name: "a port of 70000", yaml: configuration(nat.map((s) => ({ ...s, port: 70_000 }))), culprit: /70000/ },
       { name: "two equal services", yaml: configuration([...nat, ...nat]), culprit: /tcp:10\.0\.0\.100:80/ },
@@ -175,18 +179,34 @@ test("the daemon", async (t) => {
         culprit: /jumbo0/,
       },
       { name: "an interface that another instance has", yaml: configuration(nat), instance: "other", culprit: /c0/ },
+      {
+        name: "no BPF file system",
+        yaml: configuration(nat),
+        instance: "other",
+        options: ["--bpffs", laboratory.folder],
+        culprit: new RegExp(laboratory.folder),
+      },
+      {
+        name: "a missing kernel feature",
+        yaml: configuration(nat),
+        instance: "other",
+        under: ["setpriv", "--bounding-set", "-bpf,-sys_admin"],
+        // Its probes then find nothing, as on a kernel that has nothing.
+        culprit: /KERNEL_FEATURE_MISSING.*XDP/,
+      },
       { name: "a second daemon on the same pins", yaml, culprit: new RegExp(director.instance) },
     ];
-    for (const [i, { name, yaml: text, instance, culprit }] of refusals.entries()) {
+    for (const [i, { name, yaml: text, instance, options = [], under = [], culprit }] of refusals.entries()) {
       await t.test(name, async (t) => {
         const file =
           name === "a file that is not there"
             ? `${laboratory.folder}/bad-start-${i}.yaml`
             : await director.configuration(text, `bad-start-${i}.yaml`);
         const chosen = instance === undefined ? director.instance : laboratory.instance(instance);
-        const outcome = await director.host.attempt(sluice("run", "--config", file, "--instance", chosen), {
-          timeout: 15_000,
-        });
+        const outcome = await director.host.attempt(
+          [...under, ...sluice("run", "--config", file, "--instance", chosen, ...options)],
+          { timeout: 30_000 },
+        );
         t.ok(outcome.status !== undefined && outcome.status !== 0, `status ${outcome.status ?? outcome.signal ?? ""}`);
         t.match(outcome.stderr, culprit, outcome.stderr.trim());
         t.notMatch(outcome.stderr, /^\s+at /m, "no stack trace");

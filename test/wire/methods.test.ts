@@ -97,7 +97,7 @@ test("each method", async (t) => {
       });
 
       await t.test("a download arrives intact", async (t) => {
-        const { bytes, sha256 } = await new Download(client, `${url}/bytes/${DOWNLOAD_BYTES}`).ended;
+        const { bytes, sha256 } = await new Download(client, url, DOWNLOAD_BYTES).ended;
         t.equal(bytes, DOWNLOAD_BYTES);
         t.equal(sha256, contentSha256(DOWNLOAD_BYTES));
       });
@@ -146,7 +146,7 @@ test("each method", async (t) => {
     const spread = await httpSpread(client, `http://${MIXED_VIP}`, 60);
     t.ok(inProportion(spread, [2, 2, 2]), show(spread));
     const downloads = await Promise.all(
-      Array.from({ length: 6 }, async () => await new Download(client, `http://${MIXED_VIP}/bytes/2000000`).ended),
+      Array.from({ length: 6 }, async () => await new Download(client, `http://${MIXED_VIP}`, 2_000_000).ended),
     );
     for (const { sha256 } of downloads) t.equal(sha256, contentSha256(2_000_000));
   });
