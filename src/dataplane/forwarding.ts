@@ -1,5 +1,5 @@
 /** Whether the kernel lets this host forward: without it there are no next hops, neither to real servers nor to clients. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { Logger } from "./log.js";
 
 /** Warns of each of these interfaces on which forwarding is off. */
@@ -16,5 +16,6 @@ export function warnWithoutForwarding(interfaces: readonly string[], log: Logger
 }
 
 function forwards(interfaceName: string): boolean {
-  return readFileSync(`/proc/sys/net/ipv4/conf/${interfaceName}/forwarding`, "utf8").trim() !== "0";
+  const setting = `/proc/sys/net/ipv4/conf/${interfaceName}/forwarding`;
+  return !existsSync(setting) || readFileSync(setting, "utf8").trim() !== "0";
 }

@@ -15,6 +15,8 @@ import type { ArrayMemory } from "./tables.js";
 
 /** Milliseconds between two looks at the same address, as long as all fit. */
 const REFRESH = 1000;
+/** Pause over work, so that tens of thousands of addresses take a tenth of a processor at most, and longer. */
+const PAUSE_RATIO = 9;
 /** Milliseconds for which a next hop stays in use when the kernel has just forgotten its MAC: it is asked for meanwhile. */
 const HOLD = 3000;
 /** Milliseconds between two looks at an address that the data plane asks for. */
@@ -160,9 +162,10 @@ export class NextHops {
         }
       });
       this.#complain();
-      // At least as long a pause as the work took, so that a very large number of addresses takes half a processor at most.
       const took = performance.now() - started;
-      await sleep(Math.max(REFRESH - took, took), undefined, { signal, ref: false }).catch(() => undefined);
+      await sleep(Math.max(REFRESH - took, PAUSE_RATIO * took), undefined, { signal, ref: false }).catch(
+        () => undefined,
+      );
     }
   }
 
