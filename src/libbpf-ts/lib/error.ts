@@ -37,6 +37,7 @@ export const errorCodes = {
   EXPECTED_PROGRAM_DIFFERS: "the link runs another program than the one it was expected to",
   OUTPUT_TOO_SMALL: "a test run's output does not fit the buffer that was asked for",
   OUTPUT_TOO_LARGE: "an iterator's text exceeds the limit",
+  INTERRUPTED: "a signal came between two repeats of a test run",
   ITERATION_UNSTABLE: "the map changed so fast that an iteration had to start again too often",
   NAME_CLASH: "the generator would give two types the same name",
   PERMISSION_DENIED: "the process lacks a capability",

@@ -89,5 +89,9 @@ export function unpin(what: string, kind: PinKind, id: number, path: string): vo
   const same = opened.kind === kind && typeof info === "object" && info.id === id;
   closeOpened(opened);
   if (!same) throw new BpfError("PIN_DIFFERS", `cannot unpin ${what} from ${path}: something else is pinned there`);
-  unlinkSync(path);
+  try {
+    unlinkSync(path);
+  } catch (cause) {
+    throw new BpfError("SYSTEM_ERROR", `cannot unpin ${what} from ${path}: ${String(cause)}`, { cause });
+  }
 }

@@ -174,6 +174,7 @@ export class Program {
             ? "the packet must have at least 14 bytes and fit a page with its headroom, and a context's data_end must be at most the packet's length"
             : `the kernel refuses these inputs for a program of type ${this.type}`,
       },
+      [errno.EINTR]: { code: "INTERRUPTED", advice: "a signal came between two repeats: testRunAsync keeps them off" },
       [errno.ENOSPC]: { code: "OUTPUT_TOO_SMALL", advice: "the packet afterwards does not fit: raise dataOutSize" },
       [errno.EOPNOTSUPP]: {
         code: "WRONG_PROGRAM_TYPE",

@@ -1,6 +1,7 @@
 // Work for libuv's thread pool: `run` there, then `finish` on the environment's own thread, whose value settles the promise.
 #pragma once
 
+#include <csignal>
 #include <functional>
 
 #include <napi.h>
@@ -30,7 +31,13 @@ class Work final : public Napi::AsyncWorker
 	}
 	void Execute() override
 	{
+		// A signal would end a test run between two repeats and send the verifier back to its beginning. There are
+		// other threads to take it.
+		sigset_t all, before;
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &before);
 		run_();
+		pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	}
 	void OnOK() override
 	{
