@@ -94,7 +94,8 @@ export class Prelude {
   async runLive(repeat: number, batchSize: number): Promise<{ durationNs: number }> {
     const frame = this.#requireFrame();
     const context = ingressContext(this.#ingressIfindex, frame.length);
-    return this.#object.program("prelude").testRunAsync({ data: frame, repeat, context, liveFrames: true, batchSize });
+    const options = { data: frame, repeat, context, contextOutSize: 0, liveFrames: true, batchSize };
+    return this.#object.program("prelude").testRunAsync(options);
   }
 
   #requireFrame(): Uint8Array {
