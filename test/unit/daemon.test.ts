@@ -65,7 +65,10 @@ class DaemonProcess {
     for (;;) {
       const line = this.log.filter(({ msg }) => msg === message)[nth - 1];
       if (line !== undefined) return line;
-      const ended = await Promise.race([this.#exit, new Promise<undefined>((resolve) => setTimeout(resolve, 10, undefined))]);
+      const ended = await Promise.race([
+        this.#exit,
+        new Promise<undefined>((resolve) => setTimeout(resolve, 10, undefined)),
+      ]);
       if (ended !== undefined) throw new Error(`the daemon ended with ${String(ended)}: ${this.stderr}`);
     }
   }
