@@ -83,6 +83,16 @@ function requireMode(mode: unknown): asserts mode is UpdateMode {
 
 const frozen: Reading = { code: "FROZEN", advice: "the map is frozen or read-only for user space" };
 
+/** Undefined: a type without a counterpart in JavaScript, whose bytes can still be used. */
+function supportedCodec(btf: Btf, id: number): Codec<unknown> | undefined {
+  try {
+    return btf.codecOf(id);
+  } catch (error) {
+    if (error instanceof BpfError && error.code === "UNSUPPORTED_TYPE") return undefined;
+    throw error;
+  }
+}
+
 /** A map's handle, for the other classes of this package. */
 export let handleOfMap: (what: string, map: unknown) => MapHandle;
 /** Wraps a handle, which it then owns. */
@@ -156,9 +166,9 @@ export class BpfMap<K = unknown, V = unknown> {
     const codec = (id: number | "index", size: number): Codec<unknown> => {
       if (id === "index") return u32Codec;
       if (table === undefined || id === 0) return rawCodec(size);
-      const typed = table.codecOf(id);
+      const typed = supportedCodec(table, id);
       // A definition that the kernel's map does not have the sizes of says nothing about it.
-      return typed.size === size ? typed : rawCodec(size);
+      return typed?.size === size ? typed : rawCodec(size);
     };
     return [codec(ids.key, info.keySize), holdsObjects(this.type) ? u32Codec : codec(ids.value, info.valueSize)];
   }
