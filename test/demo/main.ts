@@ -217,10 +217,10 @@ async function drain(director: Director, { client }: Topology, services: readonl
   const service = serviceOf(services, "fullnat", "tcp", "wrr");
   const [real] = service.realServers;
   if (real === undefined) throw new Error("too few real servers");
-  const bytes = 40 * MEGABYTE;
+  const bytes = 24 * MEGABYTE;
   const downloads = Array.from(
     { length: 6 },
-    () => new Download(client, `http://${service.address}`, bytes, { rate: 8 * MEGABYTE }),
+    () => new Download(client, `http://${service.address}`, bytes, { rate: 6 * MEGABYTE }),
   );
   await Promise.all(downloads.map(async (download) => await received(download, MEGABYTE)));
   report.command(`sluice real drain ${serviceName(service)} ${real.address}:${real.port}`);
@@ -250,7 +250,7 @@ async function survive(director: Director, { client }: Topology, services: reado
   const methods = Object.keys(WAYS) as Method[];
   const downloads = methods.map((method) => {
     const { address } = serviceOf(services, method, "tcp", "wrr");
-    return new Download(client, `http://${address}`, DOWNLOAD_BYTES, { rate: 20 * MEGABYTE });
+    return new Download(client, `http://${address}`, DOWNLOAD_BYTES, { rate: 25 * MEGABYTE });
   });
   await Promise.all(downloads.map(async (download) => await received(download, 10 * MEGABYTE)));
   report.command(`kill -9 ${director.pid ?? ""}`);
