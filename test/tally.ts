@@ -53,7 +53,8 @@ export class TapReader {
     const blocks: Tally[] = [];
     this.#parser.on("child", (child: Parser) => blocks.push(tallyBlock(child)));
     this.#parser.on("assert", (result: Result) => {
-      this.#finishFile(result, blocks.pop() ?? emptyTally());
+      // What is no file's end is tap's word that a file ran out of time, and that file has said so itself.
+      if (result.closingTestPoint) this.#finishFile(result, blocks.pop() ?? emptyTally());
     });
     this.#parser.on("bailout", (reason: string) => {
       this.#bailout = reason;

@@ -145,6 +145,30 @@ not ok 4 - late.test.js
   );
 });
 
+t.test("a file that ran out of time is one failure", async (t) => {
+  // As tap 21.8 reports a test that outlives --timeout: by the test, by the file, and once more by the run.
+  const text = `# Subtest: slow.test.js
+    # Subtest: sleeps
+        not ok 1 - timeout!
+          ---
+          signal: SIGALRM
+          ...
+        1..1
+    not ok 1 - sleeps
+    1..1
+not ok 1 - slow.test.js
+  ---
+  signal: SIGALRM
+  ...
+not ok 2 - timeout!
+  ---
+  expired: slow.test.js
+  ...
+1..2
+`;
+  t.same(summary(text), [{ file: "slow.test.js", passed: 0, failed: ["slow.test.js > sleeps"], skipped: [] }]);
+});
+
 t.test("a bail-out is remembered with its reason", async (t) => {
   t.equal(read("1..2\nBail out! no bpffs\n").bailout, "no bpffs");
 });
