@@ -20,21 +20,34 @@ A row is named by its whole name or by a beginning of it up to a dash ("dr", "sy
   --profile ROW    no measurements: where the time of one row goes
 `;
 
-const { values: options, positionals: wanted } = parseArgs({
-  allowPositionals: true,
-  options: {
-    quick: { type: "boolean", default: false },
-    rounds: { type: "string" },
-    json: { type: "string" },
-    list: { type: "boolean", default: false },
-    profile: { type: "string" },
-    help: { type: "boolean", default: false },
-  },
-});
+const { values: options, positionals: wanted } = readArguments();
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        quick: { type: "boolean", default: false },
+        rounds: { type: "string" },
+        json: { type: "string" },
+        list: { type: "boolean", default: false },
+        profile: { type: "string" },
+        help: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    return refuse(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+  }
+}
+
+function refuse(message: string): never {
+  console.error(message);
+  process.exit(2);
+}
 
 function roundsOf(text: string): number {
   const rounds = Number(text);
-  if (!Number.isInteger(rounds) || rounds < 1) throw new RangeError(`--rounds is ${text}; it takes an integer from 1`);
+  if (!Number.isInteger(rounds) || rounds < 1) refuse(`--rounds is ${text}; it takes an integer from 1`);
   return rounds;
 }
 
@@ -72,7 +85,7 @@ async function measure(): Promise<void> {
   const chosen = rows.filter(({ name, slow }) => isWanted(name, slow));
   const withControlPlane = isWanted(CONTROL_PLANE, true);
   if (chosen.length === 0 && !withControlPlane) {
-    throw new RangeError(`no row is named ${wanted.join(" ")}; --list prints the names`);
+    refuse(`no row is named ${wanted.join(" ")}; --list prints the names`);
   }
   const results = chosen.length === 0 ? [] : await measurePackets(chosen, settings);
   const controlPlane = withControlPlane ? await measureControlPlane() : undefined;
@@ -105,7 +118,7 @@ async function measurePackets(chosen: readonly Row[], settings: Settings): Promi
 
 async function profileRow(name: string): Promise<void> {
   const row = rows.find((one) => one.name === name);
-  if (row === undefined) throw new RangeError(`no row is named ${name}; --list prints the names`);
+  if (row === undefined) refuse(`no row is named ${name}; --list prints the names`);
   const bench = await Bench.open({ rounds: 1, scale: 0.1 });
   try {
     await profile(bench, row);
