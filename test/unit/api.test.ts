@@ -473,6 +473,20 @@ t.test("statistics are told by service and by reason", async (t) => {
     realServers: [{ realServer: REAL_SERVER, activeConnections: 2n, inactiveConnections: 3n }, {}],
   });
   t.same(await client.listVirtualServiceStatistics(), [statistics]);
+  const many = Array.from({ length: 2500 }, (_, i) => ({
+    protocol: "udp",
+    address: `10.4.${i >> 8}.${i & 255}`,
+    port: 53,
+  }));
+  const big = await start(t, validateDesiredState({ services: many }));
+  for (const readings of [1, 2]) {
+    t.equal((await big.client.listVirtualServiceStatistics()).length, 2500);
+    t.equal(
+      big.dataPlane.readings,
+      readings,
+      "all pages of a list come from one reading, and the next list from another",
+    );
+  }
   t.same(await client.getDropStatistics(), {
     drops: [
       { reason: "no_real_server", packets: 7n, bytes: 420n },
