@@ -6,6 +6,7 @@ import { emptyFlows, type Flows, randomIntegers } from "../prelude/flows.js";
 import { Prelude } from "../prelude/prelude.js";
 import { ipv4Bytes } from "./addresses.js";
 import { Bed, type Method, type Setup } from "./bed.js";
+import { passes } from "./connection-table.js";
 import { build, counting, type Layer } from "./frame.js";
 import { INTERFACES, ROUTER_MAC, realAddress, realMac, VIP } from "./network.js";
 
@@ -113,7 +114,7 @@ t.test("two processors, the same flows", async (t) => {
   const bed = await Bed.open({ buckets: 32 });
   t.teardown(() => bed.close());
   const FLOWS = 300;
-  const RUNS = 200_000;
+  const RUNS = 100_000;
   const preludes = [await Prelude.load(FLOWS, bed.interfaces.c0), await Prelude.load(FLOWS, bed.interfaces.c0)];
   t.teardown(() => {
     for (const prelude of preludes) prelude.close();
@@ -153,11 +154,10 @@ t.test("two processors, the same flows", async (t) => {
           const sweeping = setInterval(() => bed.sweep(), 3);
           await both(frames[0], frames[1]);
           clearInterval(sweeping);
-          const counts = bed.table().countViolations(bed.loads());
-          t.strictSame(counts, [], `${name}: counts are exact at once`);
+          const lasting = bed.violations().filter((violation) => !passes(violation));
+          t.strictSame(lasting, [], name);
         }
         t.comment(`drops ${JSON.stringify(bed.counted().drops)}`);
-        // A reverse entry whose forward one another processor was faster to insert may wait for about a second.
         await new Promise((resolve) => setTimeout(resolve, 1300));
         bed.sweep();
         t.strictSame(bed.violations(), [], "and a second later nothing is left over");

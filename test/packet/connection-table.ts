@@ -7,6 +7,14 @@ import { ConnectionDirection, type ConnectionState, layout } from "../../src/dat
 import { ipv4Text } from "./addresses.js";
 import { isActive, type State, stateName } from "./states.js";
 
+/**
+ * Whether a violation passes by itself: where two processors were at one connection, a reverse entry may be left without its
+ * forward one for about a second (connection.h, TWIN_GRACE_TICKS). A forward entry never may be without its reverse one.
+ */
+export function passes(violation: string): boolean {
+  return violation.startsWith("reverse entry") && violation.includes("twin");
+}
+
 const BUCKET_SLOTS = 15;
 const NO_TWIN = 0xffffffff;
 const BUCKET = layout.Bucket.offsets;
@@ -175,11 +183,10 @@ export class ConnectionTable {
 
   /** Promises that do not hold, in words; none, always. `loads` is what real_load holds, by index. */
   violations(loads: readonly Load[]): string[] {
-    return [...this.#structureViolations(), ...this.countViolations(loads)];
+    return [...this.#structureViolations(), ...this.#countViolations(loads)];
   }
 
-  /** The same of the real servers' counts alone: they hold while twins are still being joined, too. */
-  countViolations(loads: readonly Load[]): string[] {
+  #countViolations(loads: readonly Load[]): string[] {
     const found: string[] = [];
     const active = new Map<number, number>();
     const inactive = new Map<number, number>();
@@ -210,7 +217,7 @@ export class ConnectionTable {
     for (const location of this.locations()) {
       const bucket = location >>> 4;
       used[bucket] = (used[bucket] ?? 0) + 1;
-      const name = `entry ${bucket}/${location & 15}`;
+      const name = `${this.#isForward(location) ? "forward" : "reverse"} entry ${bucket}/${location & 15}`;
       const { first, second, tag } = this.#place(location);
       if (tag !== this.#tag(bucket, location & 15)) found.push(`${name}: the tag is not its flow's`);
       if (bucket !== first && bucket !== second) found.push(`${name}: lies in neither of its buckets`);
@@ -250,7 +257,7 @@ export class ConnectionTable {
 
   #wrongTwin(location: number): string | undefined {
     const twin = this.#u32(location, "twin");
-    if (twin === NO_TWIN) return this.#isForward(location) ? undefined : "is a reverse entry without a forward one";
+    if (twin === NO_TWIN) return this.#isForward(location) ? undefined : "has no twin";
     if (!this.#inUse(twin)) return "its twin is gone";
     if (this.#u32(twin, "twin") !== location) return "its twin names another";
     if (this.#id(twin) !== this.#id(location)) return "its twin's id is another";

@@ -299,13 +299,13 @@ t.test("fullnat's local ports", async (t) => {
     bed.configure({
       ...service([real(1, "fullnat")]),
       localPorts: [30000, 30003],
-      timeouts: { SYN_RECV: 0.1 },
+      timeouts: { SYN_RECV: 0.5 },
     });
     t.strictSame(picks(bed, 4), [1, 1, 1, 1]);
     t.equal(pick(bed, segment("S", 1)), "drop local_ports_exhausted");
     t.equal(bed.connections().length, 4);
     t.same(bed.violations(), []);
-    await waits(0.15)(bed, t);
+    await waits(0.6)(bed, t);
     bed.sweep();
     t.equal(pick(bed, segment("S", 1)), 1);
     t.same(bed.violations(), []);

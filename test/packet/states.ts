@@ -42,3 +42,9 @@ export const TICK_SECONDS = 2 ** Number(TICK_SHIFT) / 1e9;
 export function tickNow(): number {
   return Number((process.hrtime.bigint() >> TICK_SHIFT) & 0xffffffffn);
 }
+
+/** Which of the timeouts an `expires` was set by: the one that it is at most five seconds short of, since tests are not that fast. */
+export function timeoutOf(expires: number): number | undefined {
+  const left = ((expires - tickNow()) | 0) * TICK_SECONDS;
+  return Object.values(TIMEOUTS).find((timeout) => timeout + 0.1 >= left && timeout - 5 < left);
+}

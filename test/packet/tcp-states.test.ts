@@ -8,7 +8,7 @@ import { Bed, type Method, type Setup } from "./bed.js";
 import type { Entry } from "./connection-table.js";
 import { build, type Frame } from "./frame.js";
 import { CLIENT, INTERFACES, ROUTER_MAC, realAddress, realMac, VIP } from "./network.js";
-import { isActive, type State, TICK_SECONDS, TIMEOUTS, tickNow } from "./states.js";
+import { isActive, type State, TIMEOUTS, timeoutOf } from "./states.js";
 
 /** Who sends (c: client, r: real server) and the TCP flags. */
 const CLIENT_EVENTS = ["c:S", "c:SA", "c:A", "c:FA", "c:R"] as const;
@@ -113,7 +113,7 @@ function packet(method: Method, event: string, clientPort: number, local: number
 /** What is in the table for the only connection there, as far as a path decides it. */
 interface Seen {
   readonly state: State | undefined;
-  readonly timeout: number;
+  readonly timeout: number | undefined;
   readonly active: number;
   readonly inactive: number;
   readonly connections: number;
@@ -121,8 +121,12 @@ interface Seen {
 
 function seen(bed: Bed, connections: readonly Entry[]): Seen {
   const [connection] = connections;
-  const left = connection === undefined ? 0 : ((connection.expires - tickNow()) | 0) * TICK_SECONDS;
-  return { state: connection?.state, timeout: Math.round(left), ...bed.load(0), connections: connections.length };
+  return {
+    state: connection?.state,
+    timeout: timeoutOf(connection?.expires ?? 0),
+    ...bed.load(0),
+    connections: connections.length,
+  };
 }
 
 function wanted(state: State): Seen {
@@ -252,7 +256,7 @@ t.test("states", async (t) => {
         bed.run(frame(back, method, bed.connections()[0]?.local.port ?? 0), back ? "r0" : "c0");
         const [connection] = bed.connections();
         t.equal(connection?.state, "UDP");
-        t.equal(Math.round((((connection?.expires ?? 0) - tickNow()) | 0) * TICK_SECONDS), TIMEOUTS.UDP);
+        t.equal(timeoutOf(connection?.expires ?? 0), TIMEOUTS.UDP);
         t.strictSame(bed.load(1), { active: 0, inactive: 1 }, "of the second service, which is UDP's");
       }
       t.same(bed.violations(), []);
@@ -278,7 +282,7 @@ t.test("states", async (t) => {
 t.test("the end of their lives", async (t) => {
   const bed = await Bed.open({ buckets: 2 });
   t.teardown(() => bed.close());
-  const brief = { SYN_RECV: 0.1, ESTABLISHED: 0.1, UDP: 0.1 };
+  const brief = { SYN_RECV: 0.5, ESTABLISHED: 0.5 };
 
   for (const method of ["nat", "fullnat", "dr", "tun"] as const) {
     t.test(`${method}: an expired connection is as good as absent, and sweep takes it away`, async (t) => {
@@ -289,7 +293,7 @@ t.test("the end of their lives", async (t) => {
         ...{ first: 0, count: 2, removed: 0, orphans: 0 },
         entries: method === "nat" || method === "fullnat" ? 2 : 1,
       });
-      await new Promise((resolve) => setTimeout(resolve, 150));
+      await new Promise((resolve) => setTimeout(resolve, 600));
 
       const passed = bed.run(build(packet(method, "c:A", 40000, 0)));
       t.equal(passed.verdict, "pass", "TCP without a connection is the host's");
@@ -308,7 +312,7 @@ t.test("the end of their lives", async (t) => {
     t.test(`${method}: a SYN on an expired connection opens another`, async (t) => {
       bed.configure(setup(method, brief));
       for (const event of ["c:S", "c:A"]) bed.run(build(packet(method, event, 40000, 0)));
-      await new Promise((resolve) => setTimeout(resolve, 150));
+      await new Promise((resolve) => setTimeout(resolve, 600));
       const { counted } = bed.run(build(packet(method, "c:S", 40000, 0)));
       t.equal(counted.services[`tcp:${VIP}:80`]?.connections, 1);
       t.equal(bed.connections().length, 1);
@@ -319,10 +323,10 @@ t.test("the end of their lives", async (t) => {
   }
 
   t.test("sweep leaves what lives, and may go slice by slice", async (t) => {
-    bed.configure(setup("nat", { SYN_RECV: 0.1 }));
+    bed.configure(setup("nat", { SYN_RECV: 0.5 }));
     for (let port = 1; port <= 5; port++) bed.run(build(packet("nat", "c:S", port, 0)));
     for (let port = 1; port <= 2; port++) bed.run(build(packet("nat", "c:A", port, 0)));
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await new Promise((resolve) => setTimeout(resolve, 600));
     const first = bed.sweep(0, 1);
     const second = bed.sweep(1, 1);
     t.equal(first.removed + second.removed, 3);
