@@ -13,6 +13,7 @@ import {
   readService,
   realServerName,
   type ServiceKey,
+  type Statistics,
   sameRealServer,
   sameService,
   serviceName,
@@ -63,11 +64,17 @@ import { ResourceError, statusOf } from "./status.js";
 /** A page of services ends early once it holds so many real servers, at about 120 bytes each. */
 const REAL_SERVERS_A_PAGE = 10_000;
 
+const KEEP_STATISTICS_MS = 10_000;
+
 /** sluice.v1.DirectorService over a Director. */
 export class DirectorService {
   readonly #director: Director;
   /** serviceName of all services, sorted; made again when a list is asked for after a change. */
   #sortedNames: { readonly of: DesiredState; readonly names: readonly string[] } | undefined;
+
+  /** What the first page of a list of statistics was made from: reading 100,000 counters takes as long as telling them all. */
+  #keptStatistics: Statistics | undefined;
+  #keptTimer: NodeJS.Timeout | undefined;
 
   constructor(director: Director) {
     this.#director = director;
@@ -242,11 +249,27 @@ export class DirectorService {
 
   #listStatistics(request: ListVirtualServiceStatisticsRequest): ListVirtualServiceStatisticsResponse {
     const { items, nextPageToken } = this.#servicesPage(request);
-    const statistics = this.#director.statistics();
+    const kept = request.pageToken === "" ? undefined : this.#keptStatistics;
+    const statistics = kept ?? this.#director.statistics();
+    this.#keepStatistics(nextPageToken === "" ? undefined : statistics);
     return {
       virtualServiceStatistics: items.map((service) => serviceStatisticsMessage(service, statistics)),
       nextPageToken,
     };
+  }
+
+  /** Keeps a reading for the pages that follow, for a while. */
+  #keepStatistics(statistics: Statistics | undefined): void {
+    if (statistics === this.#keptStatistics) {
+      return;
+    }
+    clearTimeout(this.#keptTimer);
+    this.#keptStatistics = statistics;
+    if (statistics !== undefined) {
+      this.#keptTimer = setTimeout(() => {
+        this.#keptStatistics = undefined;
+      }, KEEP_STATISTICS_MS).unref();
+    }
   }
 
   #getDropStatistics(): DropStatistics {

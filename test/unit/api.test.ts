@@ -2,8 +2,7 @@ import { lstatSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync 
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, credentials, loadPackageDefinition, Metadata, status } from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
+import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
 import t from "tap";
 import {
   ApiClient,
@@ -495,12 +494,8 @@ t.test("statistics are told by service and by reason", async (t) => {
   });
 });
 
-t.test("health is served, and says when the daemon stops", async (t) => {
+t.test("health is served", async (t) => {
   const { socket } = await start(t);
-  const definition = loadSync(
-    join(import.meta.dirname, "../../node_modules/grpc-health-check/proto/health/v1/health.proto"),
-  );
-  t.ok(loadPackageDefinition(definition)["grpc"]);
   const health = new Client(`unix:${socket}`, credentials.createInsecure());
   t.teardown(() => health.close());
   const check = (name: string): Promise<number | undefined> =>

@@ -12,6 +12,7 @@ import {
 export class FakeDataPlane implements DataPlane {
   published: DesiredState = EMPTY_STATE;
   publications = 0;
+  readings = 0;
   closed = false;
   /** Thrown by the next publish. */
   failure: Error | undefined;
@@ -35,6 +36,7 @@ export class FakeDataPlane implements DataPlane {
 
   /** Every counter is the position of its service, in the order published, counted from 1. */
   statistics(): Statistics {
+    this.readings++;
     const services = this.published.services.map((service, index): [string, ServiceCounters] => {
       const count = BigInt(index + 1);
       const traffic = { connections: count, inPackets: count, inBytes: count, outPackets: count, outBytes: count };
