@@ -152,7 +152,11 @@ export async function cable(left: CableEnd, right: CableEnd, mtu = 1500): Promis
 
 /** Makes an end take what a program on the other end sends with XDP_TX; see pass.bpf.c. */
 export async function takeTransmitted({ host, interface: name }: CableEnd): Promise<void> {
-  await host.run([...words(`ip link set dev ${name} xdpdrv obj`), PASS_OBJECT, "sec", "xdp"]);
+  // The attachment keeps the program; the pin only hands it over. (iproute2 could do both, but leaves folders in the bpffs.)
+  const pin = `/sys/fs/bpf/${host.name}-${name}`;
+  await host.run(["bpftool", "prog", "load", PASS_OBJECT, pin]);
+  await host.run(words(`bpftool net attach xdpdrv pinned ${pin} dev ${name}`));
+  rmSync(pin);
 }
 
 function words(command: string): string[] {
