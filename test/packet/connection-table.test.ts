@@ -165,3 +165,37 @@ t.test("two processors, the same flows", async (t) => {
     }
   }
 });
+
+t.test("two processors, neck and neck through flows that are new to both", async (t) => {
+  // Whoever is behind finds what the other has inserted, which is quicker than inserting, and catches up.
+  const buckets = 8192;
+  const bed = await Bed.open({ buckets });
+  t.teardown(() => bed.close());
+  const preludes = [await Prelude.load(1, bed.interfaces.c0), await Prelude.load(1, bed.interfaces.c0)];
+  t.teardown(() => {
+    for (const prelude of preludes) prelude.close();
+  });
+  for (const { method, connections } of [
+    { method: "dr", connections: buckets * 11 },
+    { method: "nat", connections: buckets * 5 },
+  ] as const) {
+    t.test(method, async (t) => {
+      bed.configure(setup(method));
+      bed.counted();
+      for (const prelude of preludes) {
+        prelude.setProgram(bed.object.program("sluice"));
+        prelude.setPackets({ frame: tcp("S"), flows: "new" });
+      }
+      await Promise.all(preludes.map(async (prelude) => prelude.run(connections)));
+      const { services, drops } = bed.counted();
+      t.comment(JSON.stringify({ services, drops }));
+      const lasting = bed.violations().filter((violation) => !passes(violation));
+      t.strictSame(lasting, []);
+      const contended = drops.table_contended?.packets ?? 0;
+      const opened = services[`tcp:${VIP}:80`]?.connections ?? 0;
+      // Where both withdrew, the flow's next packet would open it; there is none here.
+      t.ok(opened <= connections && opened >= connections - contended, `${opened} of ${connections} are open`);
+      t.equal(bed.connections().length, opened, "each of them once");
+    });
+  }
+});
