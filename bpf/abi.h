@@ -51,6 +51,23 @@ enum scheduler : __u8 {
 	SCHEDULER_RR,
 	SCHEDULER_WRR,
 	SCHEDULER_MH,
+	SCHEDULER_SH,
+	SCHEDULER_DH,
+	SCHEDULER_LC,
+	SCHEDULER_WLC,
+	SCHEDULER_SED,
+	SCHEDULER_NQ,
+	SCHEDULER_LBLC,
+	SCHEDULER_LBLCR,
+	SCHEDULER_FO,
+	SCHEDULER_OVF,
+	SCHEDULER_TWOS,
+};
+
+/* Bits of service.scheduler_flags; IPVS's sh-fallback and mh-fallback, sh-port and mh-port. */
+enum scheduler_flag : __u8 {
+	SCHEDULER_FALLBACK = 1, /* a client whose real server is quiesced gets another one instead of none */
+	SCHEDULER_PORT = 2, /* the client's port counts, not its address alone */
 };
 
 struct address {
@@ -90,8 +107,10 @@ struct ring_chunk {
 size_is(struct ring_chunk, CACHE_LINE);
 
 /*
- * Where a service's ring is: `chunk` is its first element of the rings map, `length` counts slots. Published by one store of
- * the aligned 64-bit word, so the data plane sees the old ring or the new one. Length 0: no real server can take a connection.
+ * Where a service's ring is. By scheduler it is the sequence of turns (rr, wrr), the table that a hash indexes (mh, sh, dh), or the service's
+ * real servers in their order, quiesced ones too (all others). `chunk` is its first element of the rings map, `length` counts
+ * slots. Published by one store of the aligned 64-bit word, so the data plane sees the old ring or the new one. Length 0: no
+ * real server can take a connection.
  */
 struct ring {
 	__u32 chunk;
@@ -106,7 +125,8 @@ struct service {
 	enum protocol protocol;
 	enum address_family family;
 	enum scheduler scheduler;
-	__u8 pad[3];
+	__u8 scheduler_flags; /* enum scheduler_flag */
+	__u8 pad[2];
 	struct ring ring;
 	__u8 pad_to_line[32];
 };
@@ -148,13 +168,33 @@ struct real_server {
 };
 size_is(struct real_server, CACHE_LINE);
 
-/* Value of real_load; written by the data plane with atomics. What live schedulers compare. */
+/* Value of real_load. What live schedulers compare. */
 struct real_load {
-	__u32 active;
+	__u32 active; /* written by the data plane with atomics, as is inactive */
 	__u32 inactive;
-	__u8 pad[56];
+	__u32 last_weight; /* written by the control plane: the last weight above 0, by which mh goes on sharing its table out */
+	__u8 pad[52];
 };
 size_is(struct real_load, CACHE_LINE);
+
+/* Key of destinations. */
+struct destination_key {
+	struct address address; /* where the client's packet goes */
+	__u32 service; /* index into services */
+	enum address_family family;
+	__u8 pad[3];
+};
+size_is(struct destination_key, 24);
+
+#define DESTINATION_SERVERS 16
+
+/* Value of destinations: the real servers that lblc (one) and lblcr (several) have given a destination address to. */
+struct destination {
+	__u32 modified; /* tick at which a server was last added or taken out */
+	__u32 count;
+	__u32 servers[DESTINATION_SERVERS]; /* indexes into real_servers, the last added first */
+};
+size_is(struct destination, 72);
 
 /* ------------------------------------------------------------------------------------------------- connections */
 

@@ -83,6 +83,14 @@ struct {
 	__type(value, struct ring_chunk);
 } rings SEC(".maps");
 
+/* Which real servers lblc and lblcr have given a destination address to. Written by the data plane; forgets the one that was unused longest. Size: services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct destination_key);
+	__type(value, struct destination);
+} destinations SEC(".maps");
+
 /* Real servers with their next hops. Written by the control plane (mmap), read for every packet. Size: real servers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -151,18 +151,19 @@ GLOBAL int open_pick(struct xdp_md *ctx, struct route *route)
 	if (!route)
 		return XDP_PASS;
 
-	const struct service *service = service_find(&route->flow, &route->service);
+	__u32 index; /* one variable for both keys: the stack is short here */
+	const struct service *service = service_find(&route->flow, &index);
 	const struct real_server *real;
-	__u32 pick;
 
 	if (!service)
 		return XDP_PASS;
 	if (route->flow.protocol == PROTOCOL_TCP && (route->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) != TCP_FLAG_SYN)
 		return XDP_PASS;
 
-	pick = route->real = schedule(service, route->service, &route->flow);
-	real = bpf_map_lookup_elem(&real_servers, &pick);
-	if (!real || real->state != REAL_ACTIVE || real->service != route->service)
+	route->service = index;
+	route->real = index = schedule(service, index, &route->flow);
+	real = bpf_map_lookup_elem(&real_servers, &index);
+	if (!real || real->state != REAL_ACTIVE || real->service != route->service || !real->weight)
 		return drop(ctx, DROP_NO_REAL_SERVER);
 	if (!real->ifindex) {
 		tell_next_hop_missing(route->real);

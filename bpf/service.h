@@ -8,7 +8,10 @@
 #include <bpf/bpf_endian.h>
 #include "maps.h"
 
-/* The service of a client's packet, and its index in `*index`; NULL if none is for it. */
+/*
+ * The service of a client's packet, and its index in `*index`; NULL if none is for it. `index` points to the caller's own stack: Linux 6.1
+ * takes no key from behind a pointer argument.
+ */
 static __always_inline const struct service *service_find(const struct flow *flow, __u32 *index)
 {
 	struct service_key key = {
@@ -18,12 +21,11 @@ static __always_inline const struct service *service_find(const struct flow *flo
 		.family = flow->family,
 	};
 	const __u32 *found = bpf_map_lookup_elem(&service_index, &key);
-	__u32 service; /* on the stack: Linux 6.1 takes no key from behind a pointer argument */
 
 	if (!found)
 		return NULL;
-	*index = service = *found;
-	return bpf_map_lookup_elem(&services, &service);
+	*index = *found;
+	return bpf_map_lookup_elem(&services, index);
 }
 
 static __always_inline bool is_vip(const struct flow *flow)

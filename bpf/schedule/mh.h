@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * mh, Maglev hashing: the client's address, hashed, names a slot of a ring whose length is a prime, and which changes little when
- * the real servers do. The hash is IPVS's own (ip_vs_mh_hashkey() in net/netfilter/ipvs/ip_vs_mh.c), so with the same ring
+ * mh, Maglev hashing: the client's address, hashed, names a slot of a table whose length is a prime, and which changes little when
+ * the real servers do. The hash is IPVS's own (ip_vs_mh_hashkey() in net/netfilter/ipvs/ip_vs_mh.c), so with the same table
  * length both pick alike: SipHash-1-3 of one 32-bit word, cut to 32 bits, under a fixed key.
  */
 #ifndef SLUICE_SCHEDULE_MH_H
 #define SLUICE_SCHEDULE_MH_H
 
-#include <bpf/bpf_endian.h>
-#include "../maps.h"
+#include "table.h"
 
 #define MH_KEY 2654435761ull
 
@@ -51,13 +50,32 @@ static __always_inline __u32 mh_hash(__u32 word)
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-/* Slot of the ring, below `length`, which is not 0. An IPv6 address is folded by xor of its four words, as IPVS folds it. */
-static __always_inline __u32 schedule_mh(__u32 service, const struct flow *flow, __u32 length)
+static long mh_try(__u32 attempt, void *context)
 {
-	const __be32 *words = (const __be32 *)flow->source.bytes;
+	struct fallback *fallback = context;
+	__u32 offset = ((__u64)attempt + fallback->first) % fallback->length;
+	__u32 real = ring_slot(fallback->chunk, mh_hash(fallback->word + offset) % fallback->length);
 
-	(void)service;
-	return mh_hash(bpf_ntohl(words[0] ^ words[1] ^ words[2] ^ words[3])) % length;
+	if (!is_available(real, fallback->service))
+		return 0;
+	fallback->real = real;
+	return 1;
+}
+
+GLOBAL __u32 schedule_mh(const struct request *request)
+{
+	struct fallback fallback;
+	__u32 real;
+
+	if (!request)
+		return NO_REAL;
+	fallback_begin(&fallback, request);
+	fallback.first = mh_hash(fallback.word) % request->length;
+	real = ring_slot(request->chunk, fallback.first);
+	if (is_available(real, request->service) || !(request->flags & SCHEDULER_FALLBACK))
+		return real;
+	bpf_loop(request->length, mh_try, &fallback, 0);
+	return fallback.real;
 }
 
 #endif

@@ -6,15 +6,14 @@
 #ifndef SLUICE_SCHEDULE_RR_H
 #define SLUICE_SCHEDULE_RR_H
 
-#include "../maps.h"
+#include "request.h"
 
-/* Slot of the ring, below `length`, which is not 0. */
-static __always_inline __u32 schedule_rr(__u32 service, const struct flow *flow, __u32 length)
+static __always_inline __u32 schedule_rr(const struct request *request)
 {
+	__u32 service = request->service;
 	struct cursor *cursor = bpf_map_lookup_elem(&cursors, &service);
 
-	(void)flow;
-	return cursor ? __sync_fetch_and_add(&cursor->next, 1) % length : 0;
+	return cursor ? ring_slot(request->chunk, __sync_fetch_and_add(&cursor->next, 1) % request->length) : NO_REAL;
 }
 
 #endif

@@ -1,40 +1,70 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Picking a real server for a new connection: the service's scheduler names a slot of its ring, the slot names the server. */
+/* Picking a real server for a new connection, by the service's scheduler. */
 #ifndef SLUICE_SCHEDULE_H
 #define SLUICE_SCHEDULE_H
 
+#include "dh.h"
+#include "fo.h"
+#include "lblc.h"
+#include "lblcr.h"
+#include "lc.h"
 #include "mh.h"
+#include "nq.h"
+#include "ovf.h"
 #include "rr.h"
+#include "sed.h"
+#include "sh.h"
+#include "twos.h"
+#include "wlc.h"
 #include "wrr.h"
-
-#define NO_REAL 0xffffffffu
 
 /* Index into real_servers, or NO_REAL. */
 static __always_inline __u32 schedule(const struct service *service, __u32 index, const struct flow *flow)
 {
 	/* One load of the whole word: chunk and length belong together. */
 	__u64 word = *(volatile const __u64 *)&service->ring;
-	__u32 chunk = word, length = word >> 32, slot;
-	const struct ring_chunk *found;
+	struct request request = {
+		.flow = *flow,
+		.service = index,
+		.chunk = word,
+		.length = word >> 32,
+		.flags = service->scheduler_flags,
+	};
 
-	if (!length)
+	if (!request.length)
 		return NO_REAL;
 	switch (service->scheduler) {
 	case SCHEDULER_RR:
-		slot = schedule_rr(index, flow, length);
-		break;
+		return schedule_rr(&request);
 	case SCHEDULER_WRR:
-		slot = schedule_wrr(index, flow, length);
-		break;
+		return schedule_wrr(&request);
 	case SCHEDULER_MH:
-		slot = schedule_mh(index, flow, length);
-		break;
+		return schedule_mh(&request);
+	case SCHEDULER_SH:
+		return schedule_sh(&request);
+	case SCHEDULER_DH:
+		return schedule_dh(&request);
+	case SCHEDULER_LC:
+		return schedule_lc(&request);
+	case SCHEDULER_WLC:
+		return schedule_wlc(&request);
+	case SCHEDULER_SED:
+		return schedule_sed(&request);
+	case SCHEDULER_NQ:
+		return schedule_nq(&request);
+	case SCHEDULER_LBLC:
+		return schedule_lblc(&request);
+	case SCHEDULER_LBLCR:
+		return schedule_lblcr(&request);
+	case SCHEDULER_FO:
+		return schedule_fo(&request);
+	case SCHEDULER_OVF:
+		return schedule_ovf(&request);
+	case SCHEDULER_TWOS:
+		return schedule_twos(&request);
 	default:
 		return NO_REAL;
 	}
-	chunk += slot / RING_CHUNK_SLOTS;
-	found = bpf_map_lookup_elem(&rings, &chunk);
-	return found ? found->slots[slot % RING_CHUNK_SLOTS] : NO_REAL;
 }
 
 #endif

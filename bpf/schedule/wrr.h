@@ -8,10 +8,9 @@
 
 #include "rr.h"
 
-/* Slot of the ring, below `length`, which is not 0. */
-static __always_inline __u32 schedule_wrr(__u32 service, const struct flow *flow, __u32 length)
+static __always_inline __u32 schedule_wrr(const struct request *request)
 {
-	return schedule_rr(service, flow, length);
+	return schedule_rr(request);
 }
 
 #endif
