@@ -232,7 +232,7 @@ enum connection_direction : __u8 {
 	DIRECTION_REVERSE, /* its flow is real server to client (nat) or to local address (fullnat); only names its twin */
 };
 
-#define BUCKET_SLOTS 15
+#define BUCKET_SLOTS 16
 #define NO_TWIN 0xffffffffu
 
 /*
@@ -254,12 +254,12 @@ struct connection {
 size_is(struct connection, CACHE_LINE);
 
 /*
- * A bucket of the connection table. tags[i] is 0 where slots[i] is free, else 16 bits of the flow's hash; tags[15] has no
- * slot and is always 0. `lodgers` counts entries elsewhere whose first bucket is this one: while it is 0, a flow that
- * is not here is nowhere.
+ * A bucket of the connection table. tags[i] is 0 where slots[i] is free, else 16 bits of the flow's hash. `lodgers` counts entries
+ * elsewhere whose first bucket is this one: while it is 0, a flow that is not here is nowhere. With a header and 16 slots a
+ * bucket has an odd number of cache lines, so the headers of all buckets spread over all sets of a cache.
  */
 struct bucket {
-	__u16 tags[BUCKET_SLOTS + 1];
+	__u16 tags[BUCKET_SLOTS];
 	struct bpf_spin_lock lock;
 	__u32 used;
 	__u32 lodgers; /* atomic, not under the lock */

@@ -4,10 +4,10 @@ import { DataPlaneError } from "./error.js";
 import { CHUNK_SLOTS } from "./record.js";
 
 /**
- * Entries that a bucket holds when the table is filled to its configured capacity. A bucket has 15 slots and each entry may
+ * Entries that a bucket holds when the table is filled to its configured capacity. A bucket has 16 slots and each entry may
  * lie in either of two; at this load fewer than one insert in a million finds no room.
  */
-export const ENTRIES_PER_BUCKET = 11.5;
+export const ENTRIES_PER_BUCKET = 12.15;
 
 interface Sizing {
   readonly limit: keyof Limits;

@@ -311,7 +311,7 @@ export interface Programs {
 /** Bytes: sizes, and the offsets of fields. */
 export const layout = {
   Address: { size: 16, offsets: { bytes: 0 } },
-  Bucket: { size: 1024, offsets: { tags: 0, used: 36, lodgers: 40, slots: 64 } },
+  Bucket: { size: 1088, offsets: { tags: 0, used: 36, lodgers: 40, slots: 64 } },
   Connection: { size: 64, offsets: { flow: 0, expires: 40, real: 44, service: 48, twin: 52, id: 56, state: 58, direction: 59, local_address: 60, local_port: 62 } },
   Cursor: { size: 64, offsets: { next: 0 } },
   DropCounter: { size: 24, offsets: { reason: 0, packets: 8, bytes: 16 } },

@@ -4,13 +4,13 @@
  */
 import path from "node:path";
 import { type BpfObject, interfaceIndex, Link, openObject, type Program } from "libbpf-ts";
+import { ENTRIES_PER_BUCKET } from "../../src/dataplane/sizes.js";
 import { Bed } from "../packet/bed.js";
 import { network } from "../packet/network.js";
 import { type Packets, Prelude, preludeFolder } from "../prelude/prelude.js";
 import { pairwise, type Summary, summarize } from "./statistics.js";
 
-/** Slots of the connection table in use at its configured capacity (bpf/connection.h): 0.76 of 15 a bucket. */
-const ENTRIES_PER_BUCKET = 15 * 0.76;
+/** As the control plane sizes the connection table. */
 export function bucketsFor(entries: number): number {
   return Math.ceil(entries / ENTRIES_PER_BUCKET);
 }

@@ -297,5 +297,7 @@ export async function measureControlPlane(): Promise<ControlPlaneResult> {
     for (const daemon of daemons) await daemon.stop();
     spawnSync(process.execPath, [main, "unload", "--instance", instance]);
     rmSync(folder, { recursive: true });
+    // The daemon's own, which it leaves for the next of the same name: there is none.
+    rmSync(`/run/sluice/${instance}.lock`, { force: true });
   }
 }

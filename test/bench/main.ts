@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { Bench, bucketsFor, type RowResult, type Settings, TABLE_ENTRIES } from "./bench.js";
 import { measureControlPlane } from "./control-plane.js";
 import { profile } from "./profile.js";
-import { printControlPlane, printHeading, printRow } from "./report.js";
+import { markdown, printControlPlane, printHeading, printRow } from "./report.js";
 import { type Row, rows } from "./rows.js";
 
 const USAGE = `Usage: node dist/test/bench/main.js [options] [row...]
@@ -16,6 +16,7 @@ A row is named by its whole name or by a beginning of it up to a dash ("dr", "sy
   --quick          fewer and shorter rounds, without the slow rows: about 20 s
   --rounds NUMBER  turns of the programs in every row (21; with --quick 7)
   --json FILE      write the results with all samples, too
+  --markdown FILE  write the packet rows as a table for docs/performance.md, too
   --list           print the names of the rows
   --profile ROW    no measurements: where the time of one row goes
 `;
@@ -30,6 +31,7 @@ function readArguments() {
         quick: { type: "boolean", default: false },
         rounds: { type: "string" },
         json: { type: "string" },
+        markdown: { type: "string" },
         list: { type: "boolean", default: false },
         profile: { type: "string" },
         help: { type: "boolean", default: false },
@@ -91,6 +93,7 @@ async function measure(): Promise<void> {
   const controlPlane = withControlPlane ? await measureControlPlane() : undefined;
   if (controlPlane !== undefined) printControlPlane(controlPlane);
   console.log(`\nload average after it: ${(loadavg()[0] ?? 0).toFixed(2)}`);
+  if (options.markdown !== undefined) writeFileSync(options.markdown, markdown(results));
   if (options.json !== undefined) {
     const all = { machine: before, ...settings, tableEntries: TABLE_ENTRIES, rows: results, controlPlane };
     writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);

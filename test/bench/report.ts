@@ -47,6 +47,21 @@ export function printRow(result: RowResult): void {
   }
 }
 
+/** The same as a table for docs/performance.md. */
+export function markdown(results: readonly RowResult[]): string {
+  const lines = ["| row | above floor | least | sluice | floor | |", "| --- | --- | --- | --- | --- | --- |"];
+  for (const result of results) {
+    for (const [place, one] of result.measured.entries()) {
+      const above = result.above[place];
+      if (above === undefined) throw new RangeError(`${result.name} has no difference for ${one.name}`);
+      const [title, ...figures] = cells(one.name, one, above, result.floor);
+      const name = result.measured.length === 1 ? result.name : `${result.name}, ${title ?? ""}`;
+      lines.push(`| ${[name, ...figures].join(" | ")} |`);
+    }
+  }
+  return `${lines.join("\n")}\n`;
+}
+
 export function printControlPlane(result: ControlPlaneResult): void {
   const services = `${result.services.toLocaleString("en")} services of ${result.realServersEach} real servers each`;
   const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;

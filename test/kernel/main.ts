@@ -27,7 +27,7 @@ class PrerequisiteError extends Error {
   override readonly name = "PrerequisiteError";
 }
 
-/** Packet tests that are about numbers rather than about what a kernel can do. */
+/** Packet tests that are about volume (a million flows, ten thousand frames) rather than about what a kernel can do. */
 const TOO_LONG: readonly string[] = ["connection-table", "fuzz"];
 
 const total = { passed: 0, failed: 0, skipped: 0 };
@@ -68,7 +68,7 @@ function everything(): Pick<Work, "objects" | "tests" | "leftOut"> {
     tests: tests.filter((file) => !isTooLong(file)),
     leftOut: tests.filter(isTooLong).map((name) => ({
       name,
-      reason: "millions of runs, which emulation makes hours; name the file to run it nevertheless",
+      reason: "about volume, for which emulation is too slow; name the file to run it all the same",
     })),
   };
 }

@@ -15,7 +15,7 @@ export function passes(violation: string): boolean {
   return violation.startsWith("reverse entry") && violation.includes("twin");
 }
 
-const BUCKET_SLOTS = 15;
+const BUCKET_SLOTS = 16;
 const NO_TWIN = 0xffffffff;
 const BUCKET = layout.Bucket.offsets;
 const CONNECTION = layout.Connection.offsets;
@@ -243,7 +243,6 @@ export class ConnectionTable {
       };
       says("used", used[bucket] ?? 0);
       says("lodgers", lodgers[bucket] ?? 0);
-      if (this.#tag(bucket, BUCKET_SLOTS) !== 0) found.push(`bucket ${bucket}: the tag without a slot is not 0`);
     }
     return found;
   }
