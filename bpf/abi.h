@@ -66,8 +66,10 @@ enum scheduler : __u8 {
 
 /* Bits of service.scheduler_flags; IPVS's sh-fallback and mh-fallback, sh-port and mh-port. */
 enum scheduler_flag : __u8 {
+	SCHEDULER_NO_FLAGS = 0,
 	SCHEDULER_FALLBACK = 1, /* a client whose real server is quiesced gets another one instead of none */
 	SCHEDULER_PORT = 2, /* the client's port counts, not its address alone */
+	SCHEDULER_FALLBACK_AND_PORT = SCHEDULER_FALLBACK | SCHEDULER_PORT,
 };
 
 struct address {
@@ -125,7 +127,7 @@ struct service {
 	enum protocol protocol;
 	enum address_family family;
 	enum scheduler scheduler;
-	__u8 scheduler_flags; /* enum scheduler_flag */
+	enum scheduler_flag scheduler_flags;
 	__u8 pad[2];
 	struct ring ring;
 	__u8 pad_to_line[32];

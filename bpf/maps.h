@@ -83,7 +83,7 @@ struct {
 	__type(value, struct ring_chunk);
 } rings SEC(".maps");
 
-/* Which real servers lblc and lblcr have given a destination address to. Written by the data plane; forgets the one that was unused longest. Size: services. */
+/* Which real servers lblc and lblcr have given a destination address to. Written by the data plane; forgets the one that was unused longest. Size: services, 4 each. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);

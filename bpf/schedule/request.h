@@ -21,7 +21,7 @@ struct request {
 	__u32 service; /* index into services */
 	__u32 chunk; /* the service's ring */
 	__u32 length; /* its slots; not 0 */
-	__u8 flags; /* enum scheduler_flag */
+	enum scheduler_flag flags;
 	__u8 pad[3];
 };
 

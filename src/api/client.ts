@@ -25,13 +25,15 @@ export type {
   Traffic,
   VirtualServiceStatistics,
 } from "./gen/sluice/v1/statistics.js";
-export { Protocol, Scheduler, type VirtualService } from "./gen/sluice/v1/virtual_service.js";
+export { Protocol, Scheduler, SchedulerFlag, type VirtualService } from "./gen/sluice/v1/virtual_service.js";
 export {
   METHOD_MESSAGES,
   methodWord,
   PROTOCOL_MESSAGES,
   protocolWord,
   SCHEDULER_MESSAGES,
+  schedulerFlagsMessage,
+  schedulerFlagWords,
   schedulerWord,
 } from "./messages.js";
 export { realServerResource, serviceResource, statisticsResource } from "./names.js";

@@ -143,8 +143,12 @@ export class DirectorService {
           plain[name] = update[name];
         }
       }
-      if (mask.has("scheduler") && !mask.has("table_size") && (update["scheduler"] ?? "mh") !== "mh") {
+      const scheduler = plain["scheduler"] ?? "mh";
+      if (!mask.has("table_size") && scheduler !== "mh") {
         plain["table_size"] = undefined; // goes with the scheduler that had it
+      }
+      if (!mask.has("scheduler_flags") && scheduler !== current.scheduler) {
+        plain["scheduler_flags"] = undefined; // as do the flags: the new one has its own default
       }
       const violations = new Violations();
       const read = readService(plain, path, violations);
@@ -179,7 +183,7 @@ export class DirectorService {
         throw new ResourceError("ALREADY_EXISTS", "sluice/RealServer", realServerResource(current, realServer));
       }
       this.#checkRealServerPool(realServer, path);
-      const service = { ...current, realServers: [...current.realServers, realServer] };
+      const service = { ...current, realServers: [realServer, ...current.realServers] };
       return { change: { kind: "put", service }, result: realServerMessage(service, realServer) };
     });
   }
@@ -322,7 +326,7 @@ interface UpdatableFields {
 }
 
 const SERVICE_UPDATE: UpdatableFields = {
-  mutable: ["scheduler", "table_size", "real_servers"],
+  mutable: ["scheduler", "scheduler_flags", "table_size", "real_servers"],
   immutable: ["name", "protocol", "address", "port"],
 };
 const REAL_SERVER_UPDATE: UpdatableFields = { mutable: ["method", "weight"], immutable: ["name", "address", "port"] };

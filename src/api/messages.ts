@@ -1,8 +1,10 @@
 import {
   type ForwardingMethod,
+  hasSchedulerFlags,
   type Protocol,
   type RealServer,
   realServerName,
+  type SchedulerFlag,
   type SchedulerName,
   type ServiceKey,
   type Statistics,
@@ -17,6 +19,8 @@ import {
 import type { DropStatistics, Traffic, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import {
   Protocol as ProtocolMessage,
+  SchedulerFlag as SchedulerFlagMessage,
+  type SchedulerFlags as SchedulerFlagsMessage,
   Scheduler as SchedulerMessage,
   type VirtualService as VirtualServiceMessage,
 } from "./gen/sluice/v1/virtual_service.js";
@@ -31,6 +35,24 @@ export const SCHEDULER_MESSAGES: Readonly<Record<SchedulerName, SchedulerMessage
   mh: SchedulerMessage.MH,
   rr: SchedulerMessage.RR,
   wrr: SchedulerMessage.WRR,
+  lc: SchedulerMessage.LC,
+  wlc: SchedulerMessage.WLC,
+  sh: SchedulerMessage.SH,
+  dh: SchedulerMessage.DH,
+  sed: SchedulerMessage.SED,
+  nq: SchedulerMessage.NQ,
+  lblc: SchedulerMessage.LBLC,
+  lblcr: SchedulerMessage.LBLCR,
+  fo: SchedulerMessage.FO,
+  ovf: SchedulerMessage.OVF,
+  twos: SchedulerMessage.TWOS,
+};
+
+const SCHEDULER_FLAG_MESSAGES: Readonly<Record<SchedulerFlag, SchedulerFlagMessage>> = {
+  "sh-fallback": SchedulerFlagMessage.SH_FALLBACK,
+  "sh-port": SchedulerFlagMessage.SH_PORT,
+  "mh-fallback": SchedulerFlagMessage.MH_FALLBACK,
+  "mh-port": SchedulerFlagMessage.MH_PORT,
 };
 
 export const METHOD_MESSAGES: Readonly<Record<ForwardingMethod, MethodMessage>> = {
@@ -47,6 +69,7 @@ export function serviceMessage(service: VirtualService): VirtualServiceMessage {
     address: service.address,
     port: service.port,
     scheduler: SCHEDULER_MESSAGES[service.scheduler],
+    schedulerFlags: hasSchedulerFlags(service.scheduler) ? schedulerFlagsMessage(service.schedulerFlags) : undefined,
     tableSize: service.tableSize,
     realServers: service.realServers.map((realServer) => realServerMessage(service, realServer)),
   };
@@ -79,6 +102,17 @@ export function schedulerWord(message: SchedulerMessage): string | undefined {
   return word(SCHEDULER_MESSAGES, message);
 }
 
+export function schedulerFlagsMessage(flags: readonly SchedulerFlag[]): SchedulerFlagsMessage {
+  return { flags: flags.map((flag) => SCHEDULER_FLAG_MESSAGES[flag]) };
+}
+
+/** Undefined where the message says nothing of flags; an element is undefined where the message names none. */
+export function schedulerFlagWords(
+  message: SchedulerFlagsMessage | undefined,
+): readonly (string | undefined)[] | undefined {
+  return message?.flags.map((flag) => word(SCHEDULER_FLAG_MESSAGES, flag));
+}
+
 export function methodWord(message: MethodMessage): string | undefined {
   return word(METHOD_MESSAGES, message);
 }
@@ -90,6 +124,7 @@ export function plainServiceOf(message: VirtualServiceMessage): Readonly<Record<
     address: message.address === "" ? undefined : message.address,
     port: message.port === 0 ? undefined : message.port,
     scheduler: schedulerWord(message.scheduler),
+    scheduler_flags: schedulerFlagWords(message.schedulerFlags),
     table_size: message.tableSize,
     real_servers: message.realServers.map(plainRealServerOf),
   };

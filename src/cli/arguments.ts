@@ -6,6 +6,8 @@ import {
   parseRealServerName,
   parseServiceName,
   type RealServerKey,
+  SCHEDULER_FLAGS,
+  type SchedulerFlag,
   type ServiceKey,
 } from "../model/index.js";
 
@@ -35,6 +37,18 @@ export function integerArgument(text: string): number {
     throw new InvalidArgumentError("It takes a whole number.");
   }
   return Number(text);
+}
+
+/** `mh-fallback,mh-port`; `none` for the empty set. */
+export function schedulerFlagsArgument(text: string): readonly SchedulerFlag[] {
+  const words = text === "none" ? [] : text.split(",");
+  return words.map((word) => {
+    const flag = SCHEDULER_FLAGS.find((name) => name === word);
+    if (flag === undefined) {
+      throw new InvalidArgumentError(`It takes some of ${SCHEDULER_FLAGS.join(", ")}, separated by commas, or none.`);
+    }
+    return flag;
+  });
 }
 
 export interface RealServerSpecification {

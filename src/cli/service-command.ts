@@ -7,15 +7,24 @@ import {
   type RealServer,
   SCHEDULER_MESSAGES,
   Scheduler,
+  schedulerFlagsMessage,
+  schedulerFlagWords,
   schedulerWord,
   serviceResource,
   type VirtualService,
 } from "../api/client.js";
-import { SCHEDULERS, type SchedulerName, type ServiceKey } from "../model/index.js";
+import {
+  SCHEDULER_FLAGS,
+  SCHEDULERS,
+  type SchedulerFlag,
+  type SchedulerName,
+  type ServiceKey,
+} from "../model/index.js";
 import {
   integerArgument,
   type RealServerSpecification,
   realServerSpecification,
+  schedulerFlagsArgument,
   serviceArgument,
 } from "./arguments.js";
 import { addClientOptions, type ClientFlags, withClient } from "./instance.js";
@@ -23,6 +32,7 @@ import { json, type OutputFormat, print, table } from "./output.js";
 
 interface ServiceFlags extends ClientFlags {
   readonly scheduler?: SchedulerName;
+  readonly schedFlags?: readonly SchedulerFlag[];
   readonly tableSize?: number;
   readonly realServer?: readonly RealServerSpecification[];
 }
@@ -80,10 +90,11 @@ Example:
     .action(async (key: ServiceKey, flags: ServiceFlags, self: Command) => {
       const mask = [
         ...(flags.scheduler === undefined ? [] : ["scheduler"]),
+        ...(flags.schedFlags === undefined ? [] : ["scheduler_flags"]),
         ...(flags.tableSize === undefined ? [] : ["table_size"]),
       ];
       if (mask.length === 0) {
-        self.error("error: nothing to change: give --scheduler or --table-size");
+        self.error("error: nothing to change: give --scheduler, --sched-flags or --table-size");
       }
       await withClient(flags, async (client) => {
         printService(await client.updateVirtualService(serviceMessage(key, flags, []), mask), flags.output);
@@ -102,6 +113,11 @@ Example:
 function withServiceOptions(command: Command): Command {
   return command
     .addOption(new Option("--scheduler <name>", "how a real server is picked (default: mh)").choices(SCHEDULERS))
+    .option(
+      "--sched-flags <flags>",
+      `some of ${SCHEDULER_FLAGS.join(", ")}, with commas, or none (default: the fallback of mh and sh)`,
+      schedulerFlagsArgument,
+    )
     .option("--table-size <slots>", "mh: slots of its table", integerArgument);
 }
 
@@ -112,6 +128,7 @@ function serviceMessage(key: ServiceKey, flags: ServiceFlags, realServers: RealS
     address: key.address,
     port: key.port,
     scheduler: flags.scheduler === undefined ? Scheduler.UNSPECIFIED : SCHEDULER_MESSAGES[flags.scheduler],
+    schedulerFlags: flags.schedFlags === undefined ? undefined : schedulerFlagsMessage(flags.schedFlags),
     tableSize: flags.tableSize,
     realServers,
   };
@@ -125,13 +142,14 @@ function printService(service: VirtualService, output: OutputFormat): void {
 
 /** As in YAML, with the name. */
 function plainService(service: VirtualService): object {
-  const { address, port, tableSize } = service;
+  const { address, port, schedulerFlags, tableSize } = service;
   return {
     name: shortName(service.name),
     protocol: protocolWord(service.protocol),
     address,
     port,
     scheduler: schedulerWord(service.scheduler),
+    ...(schedulerFlags === undefined ? {} : { scheduler_flags: schedulerFlagWords(schedulerFlags) }),
     ...(tableSize === undefined ? {} : { table_size: tableSize }),
     real_servers: service.realServers.map(plainRealServer),
   };
@@ -144,9 +162,13 @@ export function plainRealServer(realServer: RealServer): object {
 
 function serviceTable(services: readonly VirtualService[]): string {
   const columns = [{ title: "SERVICE" }, { title: "SCHEDULER" }, { title: "REAL SERVERS", right: true }];
-  const rows = services.map(({ name, scheduler, tableSize, realServers }) => {
-    const size = tableSize === undefined ? "" : ` (${String(tableSize)})`;
-    return [shortName(name), `${schedulerWord(scheduler) ?? ""}${size}`, String(realServers.length)];
+  const rows = services.map(({ name, scheduler, schedulerFlags, tableSize, realServers }) => {
+    const options = [
+      ...(tableSize === undefined ? [] : [String(tableSize)]),
+      ...(schedulerFlagWords(schedulerFlags) ?? []),
+    ];
+    const suffix = options.length === 0 ? "" : ` (${options.join(",")})`; // as ipvsadm -L lists flags
+    return [shortName(name), `${schedulerWord(scheduler) ?? ""}${suffix}`, String(realServers.length)];
   });
   return table(columns, rows);
 }

@@ -9,16 +9,17 @@ import { type RealServer, realServerName, serviceName, type VirtualService } fro
 import { type Address, formatAddress, parseAddress } from "./address.js";
 import { DataPlaneError } from "./error.js";
 import { FreeList } from "./free-list.js";
-import { NO_RING, type Ring, readRealServer, readService, ringChunks } from "./record.js";
-import { readLocalAddress, readLocalAddressCount } from "./settings.js";
 import {
-  AddressFamily,
-  ForwardingMethod,
-  Protocol,
-  RealServerState,
-  type Scheduler,
-  type ServiceKey,
-} from "./sluice.bpf.js";
+  NO_RING,
+  type Ring,
+  readLastWeight,
+  readRealServer,
+  readService,
+  ringChunks,
+  type Scheduling,
+} from "./record.js";
+import { readLocalAddress, readLocalAddressCount } from "./settings.js";
+import { AddressFamily, ForwardingMethod, Protocol, RealServerState, type ServiceKey } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
 
 /**
@@ -32,6 +33,8 @@ export interface InstalledRealServer {
   readonly address: Address;
   readonly standing: Standing;
   readonly weight: number;
+  /** The last weight above 0 since it was added; 0 where there was none. */
+  readonly lastWeight: number;
   /** realServerName() of it. */
   readonly name: string;
   readonly retiredAt: number;
@@ -43,7 +46,7 @@ export interface InstalledService {
   readonly key: ServiceKey;
   /** In service_index, so packets find it. */
   readonly indexed: boolean;
-  readonly scheduler: Scheduler;
+  readonly scheduling: Scheduling;
   readonly ring: Ring;
   /** By installedKey(). */
   readonly realServers: ReadonlyMap<string, InstalledRealServer>;
@@ -142,7 +145,7 @@ export function readInventory(tables: Tables, now: number): Inventory {
     if (record === undefined) {
       continue;
     }
-    const { key, scheduler, ring } = record;
+    const { key, scheduling, ring } = record;
     const name = nameOf(key);
     inventory.freeServices.reserve(index, 1);
     if (ring.length > 0 && !inventory.freeChunks.reserve(ring.chunk, ringChunks(ring.length))) {
@@ -157,7 +160,7 @@ export function readInventory(tables: Tables, now: number): Inventory {
       name,
       key,
       indexed: isIndexed,
-      scheduler,
+      scheduling,
       ring: ring.length > 0 ? ring : NO_RING,
       realServers: realServers.get(index) ?? new Map<string, InstalledRealServer>(),
       retiredAt: now,
@@ -212,7 +215,8 @@ function readRealServers(tables: Tables, free: FreeList, now: number): Map<numbe
     }
     const standing = record.state === RealServerState.REAL_REMOVED ? "removed" : "active";
     const { address, weight } = record;
-    siblings.set(key, { index, address, standing, weight, name, retiredAt: now });
+    const lastWeight = readLastWeight(tables.realLoad, index);
+    siblings.set(key, { index, address, standing, weight, lastWeight, name, retiredAt: now });
   }
   return byService;
 }

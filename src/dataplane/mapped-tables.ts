@@ -26,7 +26,7 @@ export function mapTables(object: BpfObject): MappedTables {
     services: map("services"),
     realServers: map("real_servers"),
     rings: map("rings"),
-    // Never written here; a mapping that is not writable would give copies of a moment.
+    // Of its fields only last_weight is written here.
     realLoad: map("real_load"),
     settings: map("settings"),
     localAddresses: map("local_addresses"),

@@ -4,9 +4,9 @@
  * that goes leaves nearly all of the others' slots where they were.
  *
  * This is net/netfilter/ipvs/ip_vs_mh.c (ip_vs_mh_permutate, ip_vs_mh_populate), bit for bit: with 4093 slots, the
- * kernel's default, Sluice and IPVS send a client to the same real server. Two things are ours: a quiesced real server
- * (weight 0) gets no slot, where the kernel leaves it those of its last weight; and the table's size may differ by
- * service, where the kernel has one compiled in.
+ * kernel's default, Sluice and IPVS send a client to the same real server. Weights here are the last ones above 0: a real
+ * server that is quiesced keeps its slots, so that its clients come back to it. One thing is ours: the table's size may
+ * differ by service, where the kernel has one compiled in.
  */
 import { TABLE_SIZES } from "../model/index.js";
 import { hsiphash } from "./hsiphash.js";
@@ -29,7 +29,7 @@ export interface WeightedEndpoint {
   /** 32 bits that stand for the address: foldAddress(). */
   readonly fold: number;
   readonly port: number;
-  /** 1..65535 */
+  /** 0..65535; 0 gets no slot */
   readonly weight: number;
 }
 
@@ -39,9 +39,9 @@ export interface WeightedEndpoint {
  * apart for IPVS's way of scaling them, the smallest with 100 slots for each.
  *
  * A service keeps the size it has, whatever its weights become, while that leaves each real server 50 slots: another size moves
- * nearly every client. Quiesced real servers count as well, as they come back.
+ * nearly every client.
  *
- * @param weights of all real servers, 0 for quiesced ones
+ * @param weights of all real servers: the last ones above 0, 0 where there was none
  * @param current slots of the service's table now, 0 if it has none
  */
 export function defaultTableSize(weights: readonly number[], current: number): number {
@@ -82,13 +82,12 @@ function isTableSize(slots: number): boolean {
 /**
  * Fills a table.
  *
- * @param endpoints in the order in which they take turns. IPVS puts a new real server at the head of its list, so to get
- *   its picks this is the order of adding, last first.
+ * @param endpoints in the order in which they take turns: that of IPVS's list
  * @param size one of TABLE_SIZES
- * @returns for each slot, which of `endpoints` has it; nothing where there are none
+ * @returns for each slot, which of `endpoints` has it; nothing where none has a weight
  */
 export function fillTable(endpoints: readonly WeightedEndpoint[], size: number): Uint32Array {
-  if (endpoints.length === 0) {
+  if (!endpoints.some(({ weight }) => weight > 0)) {
     return new Uint32Array(0);
   }
   const count = endpoints.length;
@@ -130,7 +129,7 @@ const FREE = 0xffffffff;
 
 /**
  * Slots that each takes in its turn: the weight over all weights' greatest common divisor, shifted right until the
- * largest fits into half as many bits as the table's index has, at least 1 (ip_vs_mh_shift_weight).
+ * largest fits into half as many bits as the table's index has, at least 1 where there is a weight (ip_vs_mh_shift_weight).
  */
 function turnsByWeight(weights: readonly number[], size: number): Uint32Array {
   let divisor = 0;
@@ -142,7 +141,7 @@ function turnsByWeight(weights: readonly number[], size: number): Uint32Array {
   const tableIndex = (TABLE_SIZES as readonly number[]).indexOf(size) + FIRST_TABLE_INDEX;
   const bits = 32 - Math.clz32(largest / divisor);
   const shift = Math.max(0, bits - (tableIndex >> 1));
-  return Uint32Array.from(weights, (weight) => (weight / divisor) >> shift || 1);
+  return Uint32Array.from(weights, (weight) => (weight / divisor) >> shift || Math.sign(weight));
 }
 
 export function greatestCommonDivisor(a: number, b: number): number {

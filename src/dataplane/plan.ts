@@ -3,7 +3,9 @@
  * plane is right after each of them:
  *
  *   build     services without a ring, real servers, the slots of new rings: nothing refers to them yet
- *   switch    one word a service: its ring; then its scheduler, which can read any ring
+ *   weights   those above 0: before a ring that has a real server which was quiesced
+ *   switch    one word a service: its ring; its scheduler before or after it, see transition()
+ *   quiesce   weights of 0: after a ring that had the real server, since one that is picked all the same is refused
  *   close     services out of service_index
  *   vips      the addresses of services, counted
  *   open      services into service_index
@@ -28,6 +30,7 @@ import {
 import { arrangeLocalAddresses } from "./local-address.js";
 import { CHUNK_SLOTS, NO_RING, type Ring, ringChunks, ringSlots } from "./record.js";
 import { compileRing } from "./ring.js";
+import { schedulingOf, transition } from "./scheduling.js";
 import { readLocalAddressCount, readLocalPorts } from "./settings.js";
 import { RealServerState, Scheduler } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
@@ -53,12 +56,6 @@ export interface Plan {
   /** Instead of the writes: gives back what the plan took. */
   abandon(): void;
 }
-
-const SCHEDULERS = {
-  rr: Scheduler.SCHEDULER_RR,
-  wrr: Scheduler.SCHEDULER_WRR,
-  mh: Scheduler.SCHEDULER_MH,
-} as const;
 
 /**
  * @param now milliseconds of a monotonic clock
@@ -132,7 +129,9 @@ class Planner {
   readonly #chunkClaims: Claims;
 
   readonly #build: Write[] = [];
+  readonly #weights: Write[] = [];
   readonly #switch: Write[] = [];
+  readonly #quiesce: Write[] = [];
   readonly #close: Write[] = [];
   readonly #open: Write[] = [];
   readonly #teardown: Write[] = [];
@@ -167,7 +166,15 @@ class Planner {
     this.#chunkClaims.check("limits.ring_slots", CHUNK_SLOTS, "rings replaced within the last second");
 
     const localAddresses = this.#arrangeFullnat(desired);
-    const writes = [...this.#switch, ...this.#close, ...this.#vipWrites(), ...this.#open, ...this.#teardown];
+    const writes = [
+      ...this.#weights,
+      ...this.#switch,
+      ...this.#quiesce,
+      ...this.#close,
+      ...this.#vipWrites(),
+      ...this.#open,
+      ...this.#teardown,
+    ];
     return {
       preparations: this.#build,
       writes,
@@ -236,40 +243,51 @@ class Planner {
   #installService(name: string, service: VirtualService): void {
     const installed = this.#inventory.services.get(name);
     const key = installed?.key ?? keyOf(service);
-    const scheduler = SCHEDULERS[service.scheduler];
+    const scheduling = schedulingOf(service);
     const index = installed?.index ?? this.#serviceClaims.claim(1);
-    const writesBefore = this.#build.length + this.#switch.length + this.#teardown.length;
+    const writesBefore = this.#writesSoFar();
     if (installed === undefined) {
-      this.#build.push({ kind: "service", index, key, scheduler });
+      this.#build.push({ kind: "service", index, key, scheduling });
     }
     const realServers = new Map(installed?.realServers);
-    const serverIndexes = this.#installRealServers(name, service, index, realServers);
+    const { indexes, lastWeights } = this.#installRealServers(name, service, index, realServers);
 
     // Only a Maglev table says how many slots it wants to keep.
-    const isTable = installed?.scheduler === Scheduler.SCHEDULER_MH;
-    const slots = compileRing(service, serverIndexes, isTable ? installed.ring.length : 0);
+    const isTable = installed?.scheduling.scheduler === Scheduler.SCHEDULER_MH;
+    const slots = compileRing(service, indexes, lastWeights, isTable ? installed.ring.length : 0);
+    const { before, after } = transition(installed?.scheduling ?? scheduling, scheduling);
+    if (before !== undefined) {
+      this.#switch.push({ kind: "scheduling", service: index, scheduling: before });
+    }
     const ring = this.#installRing(index, installed?.ring ?? NO_RING, slots);
-    if (installed !== undefined && installed.scheduler !== scheduler) {
-      this.#switch.push({ kind: "scheduler", service: index, scheduler });
+    if (after !== undefined) {
+      this.#switch.push({ kind: "scheduling", service: index, scheduling: after });
     }
     if (installed?.indexed !== true) {
       this.#open.push({ kind: "index", key, service: index });
       this.#countVip(key.family, key.vip.bytes, 1);
       this.#changes.services.added.push(name);
-    } else if (this.#build.length + this.#switch.length + this.#teardown.length > writesBefore) {
+    } else if (this.#writesSoFar() > writesBefore) {
       this.#changes.services.changed.push(name);
     }
-    this.#services.push({ index, name, key, indexed: true, scheduler, ring, realServers, retiredAt: this.#now });
+    this.#services.push({ index, name, key, indexed: true, scheduling, ring, realServers, retiredAt: this.#now });
   }
 
-  /** Brings `realServers` up to date; returns the indexes of the service's real servers in its order. */
+  #writesSoFar(): number {
+    const parts = [this.#build, this.#weights, this.#switch, this.#quiesce, this.#teardown];
+    return parts.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** Brings `realServers` up to date; returns the indexes and last weights of the service's real servers in its order. */
   #installRealServers(
     serviceName: string,
     service: VirtualService,
     serviceIndex: number,
     realServers: Map<string, InstalledRealServer>,
-  ): Uint32Array {
+  ): { indexes: Uint32Array; lastWeights: Uint32Array } {
     const indexes = new Uint32Array(service.realServers.length);
+    const lastWeights = new Uint32Array(service.realServers.length);
+    const lastByName = lastWeightsInService(realServers.values());
     const keys = new Set<string>();
     const names = new Set<string>();
     for (const [position, realServer] of service.realServers.entries()) {
@@ -280,7 +298,13 @@ class Planner {
       const installed = realServers.get(key);
       const index = installed?.index ?? this.#realServerClaims.claim(1);
       const address = installed?.address ?? parseAddress(realServer.address);
+      // One that comes anew brings no last weight along; one that is quiesced while its method changes does.
+      const lastWeight = weight > 0 ? weight : (lastByName.get(name) ?? 0);
       indexes[position] = index;
+      lastWeights[position] = lastWeight;
+      if ((installed?.lastWeight ?? -1) !== lastWeight) {
+        this.#build.push({ kind: "last weight", realServer: index, weight: lastWeight });
+      }
       keys.add(key);
       names.add(name);
       if (installed === undefined) {
@@ -295,7 +319,7 @@ class Planner {
         this.#build.push({ kind: "real server", index, record });
       } else {
         if (installed.weight !== weight) {
-          this.#build.push({ kind: "weight", realServer: index, weight });
+          (weight > 0 ? this.#weights : this.#quiesce).push({ kind: "weight", realServer: index, weight });
         }
         if (installed.standing === "removed") {
           this.#build.push({ kind: "state", realServer: index, state: RealServerState.REAL_ACTIVE });
@@ -306,8 +330,8 @@ class Planner {
       } else if (installed.weight !== weight) {
         this.#changes.realServers.changed.push(`${serviceName} ${name}`);
       }
-      if (installed?.standing !== "active" || installed.weight !== weight) {
-        realServers.set(key, { index, address, standing: "active", weight, name, retiredAt: this.#now });
+      if (installed?.standing !== "active" || installed.weight !== weight || installed.lastWeight !== lastWeight) {
+        realServers.set(key, { index, address, standing: "active", weight, lastWeight, name, retiredAt: this.#now });
       }
     }
     for (const [key, installed] of realServers) {
@@ -315,7 +339,7 @@ class Planner {
         realServers.set(key, this.#retire(serviceName, installed, names.has(installed.name)));
       }
     }
-    return indexes;
+    return { indexes, lastWeights };
   }
 
   /** Takes a real server out of its service. @param superseded its address and port stay, with another method */
@@ -337,7 +361,11 @@ class Planner {
     } else if (installed.standing === "removed") {
       this.#teardown.push({ kind: "state", realServer: index, state: RealServerState.REAL_ACTIVE });
     }
-    return { ...installed, standing, weight: 0, retiredAt: this.#now };
+    // Should it come back, then as one that is added anew.
+    if (installed.lastWeight !== 0) {
+      this.#teardown.push({ kind: "last weight", realServer: index, weight: 0 });
+    }
+    return { ...installed, standing, weight: 0, lastWeight: 0, retiredAt: this.#now };
   }
 
   #installRing(service: number, current: Ring, slots: Uint32Array): Ring {
@@ -448,6 +476,17 @@ class Planner {
     inventory.localAddresses = localAddresses;
     inventory.published = published;
   }
+}
+
+function lastWeightsInService(realServers: Iterable<InstalledRealServer>): ReadonlyMap<string, number> {
+  const weights = new Map<string, number>();
+  for (const { name, standing, lastWeight } of realServers) {
+    if (standing === "active") {
+      // After a restart one that is superseded looks active as well; its last weight is 0.
+      weights.set(name, Math.max(lastWeight, weights.get(name) ?? 0));
+    }
+  }
+  return weights;
 }
 
 function equal(a: Uint32Array, b: Uint32Array): boolean {

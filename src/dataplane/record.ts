@@ -7,6 +7,7 @@ import {
   type Protocol,
   RealServerState,
   type Scheduler,
+  type SchedulerFlag,
   type ServiceKey,
 } from "./sluice.bpf.js";
 import type { ArrayMemory } from "./tables.js";
@@ -46,9 +47,15 @@ export interface RealServerRecord {
   readonly weight: number;
 }
 
+/** How a service picks. */
+export interface Scheduling {
+  readonly scheduler: Scheduler;
+  readonly flags: SchedulerFlag;
+}
+
 export interface ServiceRecord {
   readonly key: ServiceKey;
-  readonly scheduler: Scheduler;
+  readonly scheduling: Scheduling;
   readonly ring: Ring;
 }
 
@@ -72,7 +79,10 @@ export function readService(services: ArrayMemory, index: number): ServiceRecord
       protocol: services.bytes[base + service.protocol] as Protocol,
       family,
     },
-    scheduler: services.bytes[base + service.scheduler] as Scheduler,
+    scheduling: {
+      scheduler: services.bytes[base + service.scheduler] as Scheduler,
+      flags: services.bytes[base + service.scheduler_flags] as SchedulerFlag,
+    },
     ring: {
       chunk: services.u32[(base + service.ring + ring.chunk) / 4]!,
       length: services.u32[(base + service.ring + ring.length) / 4]!,
@@ -81,18 +91,20 @@ export function readService(services: ArrayMemory, index: number): ServiceRecord
 }
 
 /** A service without a ring. */
-export function writeService(services: ArrayMemory, index: number, key: ServiceKey, scheduler: Scheduler): void {
+export function writeService(services: ArrayMemory, index: number, key: ServiceKey, scheduling: Scheduling): void {
   const base = index * services.stride;
   clear(services, index);
   services.bytes.set(key.vip.bytes, base + service.vip);
   services.u16[(base + service.port) / 2] = key.port;
   services.bytes[base + service.protocol] = key.protocol;
-  services.bytes[base + service.scheduler] = scheduler;
+  writeScheduling(services, index, scheduling);
   services.bytes[base + service.family] = key.family;
 }
 
-export function writeScheduler(services: ArrayMemory, index: number, scheduler: Scheduler): void {
-  services.bytes[index * services.stride + service.scheduler] = scheduler;
+export function writeScheduling(services: ArrayMemory, index: number, { scheduler, flags }: Scheduling): void {
+  const base = index * services.stride;
+  services.bytes[base + service.scheduler] = scheduler;
+  services.bytes[base + service.scheduler_flags] = flags;
 }
 
 // Chunk and length side by side, to be stored as the one word that the data plane reads.
@@ -196,6 +208,15 @@ export function sameNextHop(realServers: ArrayMemory, index: number, hop: NextHo
 export function readLoad(realLoad: ArrayMemory, index: number): { active: number; inactive: number } {
   const base = index * realLoad.stride;
   return { active: realLoad.u32[(base + load.active) / 4]!, inactive: realLoad.u32[(base + load.inactive) / 4]! };
+}
+
+/** The last weight above 0, which mh goes by. */
+export function readLastWeight(realLoad: ArrayMemory, index: number): number {
+  return realLoad.u32[(index * realLoad.stride + load.last_weight) / 4]!;
+}
+
+export function writeLastWeight(realLoad: ArrayMemory, index: number, weight: number): void {
+  realLoad.u32[(index * realLoad.stride + load.last_weight) / 4] = weight;
 }
 
 /** Makes an element all zero, which means free. */

@@ -1,56 +1,68 @@
-/** A service's ring: the sequence or table that the data plane indexes when a connection opens. */
+/** A service's ring: the sequence, table or list that the data plane reads when a connection opens. */
 import type { RealServer, VirtualService } from "../model/index.js";
 import { foldAddress } from "./address.js";
+import { fillByRuns, fillInTurn } from "./bucket-table.js";
 import { DataPlaneError } from "./error.js";
 import { defaultTableSize, fillTable } from "./mh.js";
 import { interleave } from "./wrr.js";
 
 /**
- * Compiles the ring of a service. A quiesced real server is in no ring.
+ * Compiles the ring of a service. All schedulers take the service's list of real servers as IPVS takes its own, head first, and give the
+ * slots that IPVS gives.
+ *
+ * A quiesced real server has no turn with rr and wrr. With all others it stays in the ring and the data plane passes it over: with mh, so that
+ * its clients come back to it; with the rest as in IPVS, so that a change of weights alone writes no ring where weights are not what a ring
+ * is made of.
  *
  * @param service what is wanted
  * @param serverIndexes for each of its real servers, the number that stands for it in the ring
+ * @param lastWeights for each of its real servers the last weight above 0, 0 where there was none: what mh goes by
  * @param currentLength slots of the ring that the service has now, 0 if none: an mh table of no stated size keeps it
  */
-export function compileRing(service: VirtualService, serverIndexes: Uint32Array, currentLength: number): Uint32Array {
-  // Positions in the service's list, of those that take part.
-  const members: number[] = [];
-  for (const [position, { weight }] of service.realServers.entries()) {
-    if (weight > 0) {
-      members.push(position);
-    }
-  }
-  if (service.scheduler === "mh") {
-    // IPVS puts a new real server at the head of its list, so those added last take their turns first.
-    members.reverse();
-  }
-  const order = orderOf(service, members, currentLength);
-  return order.map((member) => serverIndexes[members[member]!]!);
-}
-
-/** The ring as indexes into `members`. */
-function orderOf(service: VirtualService, members: readonly number[], currentLength: number): Uint32Array {
-  const realServers = members.map((position) => service.realServers[position]!);
-  switch (service.scheduler) {
+export function compileRing(
+  service: VirtualService,
+  serverIndexes: Uint32Array,
+  lastWeights: Uint32Array,
+  currentLength: number,
+): Uint32Array {
+  const { scheduler, realServers } = service;
+  const weights = realServers.map(({ weight }) => weight);
+  switch (scheduler) {
     case "rr":
-      return Uint32Array.from(members.keys());
-    case "wrr":
-      return interleave(realServers.map(({ weight }) => weight));
-    case "mh":
-      return fillTable(realServers.map(endpoint), tableSize(service, currentLength));
+      return serverIndexes.filter((_, position) => weights[position]! > 0);
+    case "wrr": {
+      const members = serverIndexes.filter((_, position) => weights[position]! > 0);
+      return interleave(weights.filter((weight) => weight > 0)).map((member) => members[member]!);
+    }
+    case "mh": {
+      const endpoints = realServers.map(({ address, port }: RealServer, position) => {
+        return { fold: foldAddress(address), port, weight: lastWeights[position]! };
+      });
+      const size = tableSize(service, lastWeights, currentLength);
+      return fillTable(endpoints, size).map((position) => serverIndexes[position]!);
+    }
+    case "sh":
+      return fillByRuns(weights).map((position) => serverIndexes[position]!);
+    case "dh":
+      return fillInTurn(weights.length).map((position) => serverIndexes[position]!);
+    case "lc":
+    case "wlc":
+    case "sed":
+    case "nq":
+    case "lblc":
+    case "lblcr":
+    case "fo":
+    case "ovf":
+    case "twos":
+      return serverIndexes;
     default:
-      return service.scheduler satisfies never;
+      return scheduler satisfies never;
   }
 }
 
-function endpoint({ address, port, weight }: RealServer): { fold: number; port: number; weight: number } {
-  return { fold: foldAddress(address), port, weight };
-}
-
-function tableSize(service: VirtualService, currentLength: number): number {
-  const weights = service.realServers.map(({ weight }) => weight);
-  const wanted = weights.length;
-  const size = service.tableSize ?? defaultTableSize(weights, currentLength);
+function tableSize(service: VirtualService, lastWeights: Uint32Array, currentLength: number): number {
+  const wanted = lastWeights.length;
+  const size = service.tableSize ?? defaultTableSize([...lastWeights], currentLength);
   if (wanted > size) {
     const message = `an mh table of ${String(size)} slots has no room for ${String(wanted)} real servers`;
     throw new DataPlaneError("TABLE_TOO_SMALL", message, {

@@ -13,11 +13,18 @@ interface Sizing {
   readonly limit: keyof Limits;
   /** How many of what the limit counts one element holds. */
   readonly perElement: number;
+  /** Elements at least, however small the limit. */
+  readonly least?: number;
 }
 
 const CONNECTIONS: Sizing = { limit: "connections", perElement: ENTRIES_PER_BUCKET };
 const SERVICES: Sizing = { limit: "services", perElement: 1 };
 const REAL_SERVERS: Sizing = { limit: "realServers", perElement: 1 };
+/**
+ * lblc and lblcr keep one entry for each destination address, of which a service has one. The rest leaves room for the entries
+ * of services that were removed, and for the free nodes that the kernel's LRU keeps for each processor.
+ */
+const DESTINATIONS: Sizing = { limit: "services", perElement: 1 / 4, least: 1024 };
 
 /** Maps whose size is the configuration's. All others have the size that bpf/maps.h says. */
 const SIZING: Readonly<Record<string, Sizing>> = {
@@ -27,6 +34,7 @@ const SIZING: Readonly<Record<string, Sizing>> = {
   service_counters: SERVICES,
   vips: SERVICES,
   cursors: SERVICES,
+  destinations: DESTINATIONS,
   real_servers: REAL_SERVERS,
   real_load: REAL_SERVERS,
   real_counters: REAL_SERVERS,
@@ -44,7 +52,9 @@ const FIELDS: Readonly<Record<keyof Limits, string>> = {
 /** Elements of the map, or undefined where its size is fixed. */
 export function mapSize(map: string, limits: Limits): number | undefined {
   const sizing = SIZING[map];
-  return sizing === undefined ? undefined : Math.ceil(limits[sizing.limit] / sizing.perElement);
+  return sizing === undefined
+    ? undefined
+    : Math.max(sizing.least ?? 1, Math.ceil(limits[sizing.limit] / sizing.perElement));
 }
 
 /** The refusal to go on with a running map of another size. */

@@ -64,6 +64,18 @@ export interface Cursor {
   next: bigint;
 }
 
+export interface Destination {
+  modified: number;
+  count: number;
+  servers: number[];
+}
+
+export interface DestinationKey {
+  address: Address;
+  service: number;
+  family: AddressFamily;
+}
+
 export interface DropCounter {
   reason: DropReason;
   packets: bigint;
@@ -148,6 +160,7 @@ export type Protocol = (typeof Protocol)[keyof typeof Protocol];
 export interface RealLoad {
   active: number;
   inactive: number;
+  last_weight: number;
 }
 
 export interface RealServer {
@@ -207,8 +220,27 @@ export const Scheduler = {
   SCHEDULER_RR: 0,
   SCHEDULER_WRR: 1,
   SCHEDULER_MH: 2,
+  SCHEDULER_SH: 3,
+  SCHEDULER_DH: 4,
+  SCHEDULER_LC: 5,
+  SCHEDULER_WLC: 6,
+  SCHEDULER_SED: 7,
+  SCHEDULER_NQ: 8,
+  SCHEDULER_LBLC: 9,
+  SCHEDULER_LBLCR: 10,
+  SCHEDULER_FO: 11,
+  SCHEDULER_OVF: 12,
+  SCHEDULER_TWOS: 13,
 } as const;
 export type Scheduler = (typeof Scheduler)[keyof typeof Scheduler];
+
+export const SchedulerFlag = {
+  SCHEDULER_NO_FLAGS: 0,
+  SCHEDULER_FALLBACK: 1,
+  SCHEDULER_PORT: 2,
+  SCHEDULER_FALLBACK_AND_PORT: 3,
+} as const;
+export type SchedulerFlag = (typeof SchedulerFlag)[keyof typeof SchedulerFlag];
 
 export interface Service {
   vip: Address;
@@ -216,6 +248,7 @@ export interface Service {
   protocol: Protocol;
   family: AddressFamily;
   scheduler: Scheduler;
+  scheduler_flags: SchedulerFlag;
   ring: Ring;
 }
 
@@ -269,6 +302,7 @@ export interface VipKey {
 export interface Maps {
   connection_table: { key: number; value: Bucket };
   cursors: { key: number; value: Cursor };
+  destinations: { key: DestinationKey; value: Destination };
   drops: { key: number; value: DropCounter };
   egress: { key: number; value: number };
   events: { key: never; value: never };
@@ -290,6 +324,7 @@ export type Rodata = {
   connection_buckets: number;
   hash_seed: bigint[];
   method_names: Uint8Array[];
+  no_servers: Destination;
   state_names: Uint8Array[];
   tcp_transitions: Uint8Array[][];
 };
@@ -314,16 +349,18 @@ export const layout = {
   Bucket: { size: 1088, offsets: { tags: 0, used: 36, lodgers: 40, slots: 64 } },
   Connection: { size: 64, offsets: { flow: 0, expires: 40, real: 44, service: 48, twin: 52, id: 56, state: 58, direction: 59, local_address: 60, local_port: 62 } },
   Cursor: { size: 64, offsets: { next: 0 } },
+  Destination: { size: 72, offsets: { modified: 0, count: 4, servers: 8 } },
+  DestinationKey: { size: 24, offsets: { address: 0, service: 16, family: 20 } },
   DropCounter: { size: 24, offsets: { reason: 0, packets: 8, bytes: 16 } },
   Event: { size: 32, offsets: { kind: 0, subject: 4, address: 8, ifindex: 24, family: 28 } },
   Flow: { size: 40, offsets: { source: 0, destination: 16, source_port: 32, destination_port: 34, protocol: 36, family: 37 } },
   Identity: { size: 56, offsets: { abi_version: 0, buckets: 4, hash_seed: 8 } },
-  RealLoad: { size: 64, offsets: { active: 0, inactive: 4 } },
+  RealLoad: { size: 64, offsets: { active: 0, inactive: 4, last_weight: 8 } },
   RealServer: { size: 64, offsets: { address: 0, tunnel_source: 16, ifindex: 32, destination_mac: 36, source_mac: 42, mtu: 48, port: 50, method: 52, family: 53, state: 54, service: 56, weight: 60 } },
   Ring: { size: 8, offsets: { chunk: 0, length: 4 } },
   RingChunk: { size: 64, offsets: { slots: 0 } },
   RouteRequest: { size: 80, offsets: { destination: 0, family: 16, from_ifindex: 20, verdict: 24, ifindex: 28, gateway: 32, source: 48, destination_mac: 64, source_mac: 70, mtu: 76, kernel_verdict: 78 } },
-  Service: { size: 64, offsets: { vip: 0, port: 16, protocol: 18, family: 19, scheduler: 20, ring: 24 } },
+  Service: { size: 64, offsets: { vip: 0, port: 16, protocol: 18, family: 19, scheduler: 20, scheduler_flags: 21, ring: 24 } },
   ServiceKey: { size: 20, offsets: { vip: 0, port: 16, protocol: 18, family: 19 } },
   Settings: { size: 64, offsets: { timeouts: 0, local_addresses: 48, local_port_first: 52, local_port_last: 54 } },
   SweepRequest: { size: 24, offsets: { first: 0, count: 4, removed: 8, orphans: 12, entries: 16 } },

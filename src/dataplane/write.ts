@@ -3,22 +3,25 @@ import {
   type RealServerRecord,
   type Ring,
   ringSlots,
+  type Scheduling,
+  writeLastWeight,
   writeRealServer,
   writeRing,
-  writeScheduler,
+  writeScheduling,
   writeService,
   writeState,
   writeWeight,
 } from "./record.js";
 import { writeLocalAddress, writeLocalAddressCount, writeLocalPorts } from "./settings.js";
-import type { RealServerState, Scheduler, ServiceKey, VipKey } from "./sluice.bpf.js";
+import type { RealServerState, ServiceKey, VipKey } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
 
 export type Write =
-  | { readonly kind: "service"; readonly index: number; readonly key: ServiceKey; readonly scheduler: Scheduler }
-  | { readonly kind: "scheduler"; readonly service: number; readonly scheduler: Scheduler }
+  | { readonly kind: "service"; readonly index: number; readonly key: ServiceKey; readonly scheduling: Scheduling }
+  | { readonly kind: "scheduling"; readonly service: number; readonly scheduling: Scheduling }
   | { readonly kind: "real server"; readonly index: number; readonly record: RealServerRecord }
   | { readonly kind: "weight"; readonly realServer: number; readonly weight: number }
+  | { readonly kind: "last weight"; readonly realServer: number; readonly weight: number }
   | { readonly kind: "state"; readonly realServer: number; readonly state: RealServerState }
   | { readonly kind: "slots"; readonly ring: Ring; readonly slots: Uint32Array }
   | { readonly kind: "ring"; readonly service: number; readonly ring: Ring }
@@ -32,16 +35,19 @@ export type Write =
 export function apply(tables: Tables, write: Write): void {
   switch (write.kind) {
     case "service":
-      writeService(tables.services, write.index, write.key, write.scheduler);
+      writeService(tables.services, write.index, write.key, write.scheduling);
       break;
-    case "scheduler":
-      writeScheduler(tables.services, write.service, write.scheduler);
+    case "scheduling":
+      writeScheduling(tables.services, write.service, write.scheduling);
       break;
     case "real server":
       writeRealServer(tables.realServers, write.index, write.record);
       break;
     case "weight":
       writeWeight(tables.realServers, write.realServer, write.weight);
+      break;
+    case "last weight":
+      writeLastWeight(tables.realLoad, write.realServer, write.weight);
       break;
     case "state":
       writeState(tables.realServers, write.realServer, write.state);

@@ -82,30 +82,19 @@ export function readInteger(
   return undefined;
 }
 
-/** One of a few words. `unsupported` are words that the user may expect and that deserve another code. */
+/** One of a few words. */
 export function readChoice<T extends string>(
   input: unknown,
   path: Path,
   choices: readonly T[],
   code: ViolationCode,
   violations: Violations,
-  unsupported?: { readonly words: readonly string[]; readonly code: ViolationCode },
 ): T | undefined {
   const choice = choices.find((c) => c === input);
   if (choice !== undefined) {
     return choice;
   }
   const allowed = choices.length === 1 ? String(choices[0]) : `one of ${choices.join(", ")}`;
-  if (typeof input === "string" && unsupported?.words.includes(input) === true) {
-    violations.add(
-      unsupported.code,
-      path,
-      input,
-      allowed,
-      `is ${shown(input)}, which is not supported yet; it takes ${allowed}`,
-    );
-    return undefined;
-  }
   violations.add(codeFor(input, "string", code), path, input, allowed);
   return undefined;
 }

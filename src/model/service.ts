@@ -9,10 +9,34 @@ export type Protocol = (typeof PROTOCOLS)[number];
 export const FORWARDING_METHODS = ["nat", "dr", "tun", "fullnat"] as const;
 export type ForwardingMethod = (typeof FORWARDING_METHODS)[number];
 
-export const SCHEDULERS = ["mh", "rr", "wrr"] as const;
+/** IPVS's, under their names (ipvsadm(8), --scheduler); the default first. */
+export const SCHEDULERS = [
+  "mh",
+  "rr",
+  "wrr",
+  "lc",
+  "wlc",
+  "sh",
+  "dh",
+  "sed",
+  "nq",
+  "lblc",
+  "lblcr",
+  "fo",
+  "ovf",
+  "twos",
+] as const;
 export type SchedulerName = (typeof SCHEDULERS)[number];
-/** Schedulers of IPVS that users may ask for by name (ipvsadm(8), --scheduler). */
-const UNSUPPORTED_SCHEDULERS = ["lc", "wlc", "sh", "dh", "sed", "nq", "lblc", "lblcr", "fo", "ovf", "twos"];
+
+/** As ipvsadm's --sched-flags. Each is named after the scheduler that has it. */
+export const SCHEDULER_FLAGS = ["sh-fallback", "sh-port", "mh-fallback", "mh-port"] as const;
+export type SchedulerFlag = (typeof SCHEDULER_FLAGS)[number];
+
+/** What a service has that names no flags: a quiesced real server's clients are served by others. (IPVS's default is none.) */
+const DEFAULT_FLAGS: Readonly<Partial<Record<SchedulerName, readonly SchedulerFlag[]>>> = {
+  mh: ["mh-fallback"],
+  sh: ["sh-fallback"],
+};
 
 /** Slots of a Maglev table: the primes that IPVS offers (net/netfilter/ipvs/ip_vs_mh.c, primes[]). */
 export const TABLE_SIZES = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071] as const;
@@ -42,9 +66,11 @@ export interface VirtualService {
   /** VPORT, 1..65535. */
   readonly port: number;
   readonly scheduler: SchedulerName;
+  /** Those of its scheduler that are set, in the order of SCHEDULER_FLAGS; always empty but with mh and sh. */
+  readonly schedulerFlags: readonly SchedulerFlag[];
   /** With mh alone; one of TABLE_SIZES. Undefined: the data plane chooses, by how many real servers there are. */
   readonly tableSize?: number;
-  /** In the order given, which schedulers honour. */
+  /** In the order that schedulers honour: IPVS's list. There, and here through the API, one that is added comes first. */
   readonly realServers: readonly RealServer[];
 }
 
@@ -89,7 +115,7 @@ export function parseServiceName(name: string): ServiceKey | undefined {
 export const PORT: IntegerRange = { min: 1, max: 65535, code: "PORT_OUT_OF_RANGE", noun: "a port" };
 const WEIGHT: IntegerRange = { min: 0, max: MAX_WEIGHT, code: "WEIGHT_OUT_OF_RANGE", noun: "a weight" };
 
-const SERVICE_FIELDS = ["protocol", "address", "port", "scheduler", "table_size", "real_servers"];
+const SERVICE_FIELDS = ["protocol", "address", "port", "scheduler", "scheduler_flags", "table_size", "real_servers"];
 const REAL_SERVER_FIELDS = ["address", "port", "method", "weight"];
 
 /**
@@ -116,6 +142,8 @@ export function readService(
   const address = readUnicastAddress(field(fields, "address"), at(path, "address"), violations);
   const port = readInteger(field(fields, "port"), at(path, "port"), PORT, violations);
   const scheduler = readScheduler(field(fields, "scheduler"), at(path, "scheduler"), violations);
+  const flagsPath = at(path, "scheduler_flags");
+  const schedulerFlags = readSchedulerFlags(field(fields, "scheduler_flags"), scheduler, flagsPath, violations);
   const tableSize = readTableSize(field(fields, "table_size"), scheduler, at(path, "table_size"), violations);
   const realServers = readRealServers(field(fields, "real_servers"), port, at(path, "real_servers"), violations);
   if (tableSize !== undefined && realServers.length > tableSize) {
@@ -131,7 +159,7 @@ export function readService(
   ) {
     return undefined;
   }
-  const service = { protocol, address, port, scheduler, realServers };
+  const service = { protocol, address, port, scheduler, schedulerFlags, realServers };
   return tableSize === undefined ? service : { ...service, tableSize };
 }
 
@@ -139,10 +167,34 @@ function readScheduler(input: unknown, path: Path, violations: Violations): Sche
   if (input === undefined) {
     return "mh";
   }
-  return readChoice(input, path, SCHEDULERS, "UNKNOWN_SCHEDULER", violations, {
-    words: UNSUPPORTED_SCHEDULERS,
-    code: "UNSUPPORTED_SCHEDULER",
-  });
+  return readChoice(input, path, SCHEDULERS, "UNKNOWN_SCHEDULER", violations);
+}
+
+function readSchedulerFlags(
+  input: unknown,
+  scheduler: SchedulerName | undefined,
+  path: Path,
+  violations: Violations,
+): readonly SchedulerFlag[] {
+  if (input === undefined) {
+    return scheduler === undefined ? [] : (DEFAULT_FLAGS[scheduler] ?? []);
+  }
+  const flags = new Set<SchedulerFlag>();
+  for (const [index, item] of (readList(input, path, "scheduler flags", violations) ?? []).entries()) {
+    const flag = readChoice(item, at(path, index), SCHEDULER_FLAGS, "UNKNOWN_SCHEDULER_FLAG", violations);
+    if (flag === undefined) {
+      continue;
+    }
+    flags.add(flag);
+    const owner = flag.startsWith("mh") ? "mh" : "sh";
+    if (scheduler !== undefined && owner !== scheduler) {
+      const own = SCHEDULER_FLAGS.filter((name) => name.startsWith(`${scheduler}-`));
+      const allowed = own.length > 0 ? `some of ${own.join(", ")} with ${scheduler}` : `no flags with ${scheduler}`;
+      const problem = `is ${flag}, which belongs to the scheduler ${owner}, not to ${scheduler}; it takes ${allowed}`;
+      violations.add("SCHEDULER_FLAG_NOT_APPLICABLE", at(path, index), flag, allowed, problem);
+    }
+  }
+  return SCHEDULER_FLAGS.filter((flag) => flags.has(flag));
 }
 
 function readTableSize(
@@ -266,13 +318,25 @@ export interface PlainService {
   readonly address: string;
   readonly port: number;
   readonly scheduler: SchedulerName;
+  /** Only with schedulers that have flags, and then also where none is set. */
+  readonly scheduler_flags?: readonly SchedulerFlag[];
   readonly table_size?: number;
   readonly real_servers: readonly PlainRealServer[];
 }
 
 export function plainService(service: VirtualService): PlainService {
-  const { tableSize, realServers, ...same } = service;
-  return { ...same, ...(tableSize === undefined ? {} : { table_size: tableSize }), real_servers: realServers };
+  const { schedulerFlags, tableSize, realServers, ...same } = service;
+  return {
+    ...same,
+    ...(hasSchedulerFlags(service.scheduler) ? { scheduler_flags: schedulerFlags } : {}),
+    ...(tableSize === undefined ? {} : { table_size: tableSize }),
+    real_servers: realServers,
+  };
+}
+
+/** Whether there are flags for it at all. */
+export function hasSchedulerFlags(scheduler: SchedulerName): boolean {
+  return DEFAULT_FLAGS[scheduler] !== undefined;
 }
 
 export function sameRealServer(a: RealServer, b: RealServer): boolean {
@@ -287,6 +351,8 @@ export function sameService(a: VirtualService, b: VirtualService): boolean {
       a.address === b.address &&
       a.port === b.port &&
       a.scheduler === b.scheduler &&
+      a.schedulerFlags.length === b.schedulerFlags.length &&
+      a.schedulerFlags.every((flag, i) => flag === b.schedulerFlags[i]) &&
       a.tableSize === b.tableSize &&
       a.realServers.length === b.realServers.length &&
       a.realServers.every((realServer, i) => {

@@ -23,6 +23,7 @@ export const VIOLATION_CODES = [
   "PORT_OUT_OF_RANGE",
   "PORT_RANGE_MALFORMED",
   "RESTART_REQUIRED", // a setting that is fixed while the daemon runs
+  "SCHEDULER_FLAG_NOT_APPLICABLE", // mh and sh have flags, each its own
   "SOCKET_PATH_INVALID",
   "TABLE_SIZE_NOT_APPLICABLE", // only mh has a table
   "TABLE_SIZE_UNKNOWN",
@@ -33,8 +34,8 @@ export const VIOLATION_CODES = [
   "UNKNOWN_MODE",
   "UNKNOWN_PROTOCOL",
   "UNKNOWN_SCHEDULER",
+  "UNKNOWN_SCHEDULER_FLAG",
   "UNSUPPORTED_ADDRESS_FAMILY", // IPv6, which is not forwarded yet
-  "UNSUPPORTED_SCHEDULER", // one of IPVS's that is not there yet
   "WEIGHT_OUT_OF_RANGE",
   "WRONG_TYPE",
 ] as const;

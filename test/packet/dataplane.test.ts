@@ -49,7 +49,7 @@ function state(...realServers: RealServer[]): DesiredState {
 }
 
 function service(port: number, realServers: readonly RealServer[]): VirtualService {
-  return { protocol: "tcp", address: VIP, port, scheduler: "rr", realServers };
+  return { protocol: "tcp", address: VIP, port, scheduler: "rr", schedulerFlags: [], realServers };
 }
 
 /** Whether a client's SYN is forwarded, by the pinned program. */

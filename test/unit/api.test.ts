@@ -10,14 +10,16 @@ import {
   ForwardingMethod,
   Protocol,
   type RealServer,
+  SCHEDULER_MESSAGES,
   Scheduler,
+  SchedulerFlag,
   type VirtualService,
 } from "../../src/api/client.js";
 import { FILE_DESCRIPTORS } from "../../src/api/gen/file-descriptors.js";
 import { DirectorServiceClient } from "../../src/api/gen/sluice/v1/director_service.js";
 import { ApiServer } from "../../src/api/server.js";
 import { SerialDirector } from "../../src/daemon/serial-director.js";
-import { type Change, type DesiredState, validateDesiredState } from "../../src/model/index.js";
+import { type Change, type DesiredState, SCHEDULERS, validateDesiredState } from "../../src/model/index.js";
 import { MemoryStore } from "../../src/store/state-store.js";
 import { FakeDataPlane } from "./fake-data-plane.js";
 
@@ -75,6 +77,7 @@ function service(message: Partial<VirtualService>): VirtualService {
     address: "",
     port: 0,
     scheduler: Scheduler.UNSPECIFIED,
+    schedulerFlags: undefined,
     tableSize: undefined,
     realServers: [],
     ...message,
@@ -119,6 +122,7 @@ t.test("virtual services are created, read, listed, updated and deleted", async 
     address: "10.0.0.100",
     port: 53,
     scheduler: Scheduler.MH,
+    schedulerFlags: { flags: [SchedulerFlag.MH_FALLBACK] },
     tableSize: undefined,
     realServers: [
       {
@@ -155,9 +159,38 @@ t.test("virtual services are created, read, listed, updated and deleted", async 
   const populated = await client.updateVirtualService(service({ name: created.name, scheduler: Scheduler.RR }), []);
   t.match(populated, { scheduler: Scheduler.RR }, "no mask: what is set");
 
+  const scheduled = async (message: Partial<VirtualService>, ...mask: string[]): Promise<object> => {
+    const { scheduler, schedulerFlags } = await client.updateVirtualService(
+      service({ name: created.name, ...message }),
+      mask,
+    );
+    return { scheduler, flags: schedulerFlags?.flags };
+  };
+  const flagRows: [Partial<VirtualService>, string[], Scheduler, SchedulerFlag[] | undefined, string][] = [
+    [{ scheduler: Scheduler.SH }, ["scheduler"], Scheduler.SH, [SchedulerFlag.SH_FALLBACK], "the scheduler's default"],
+    [{ schedulerFlags: { flags: [] } }, ["scheduler_flags"], Scheduler.SH, [], "IPVS's own: none"],
+    [{ schedulerFlags: { flags: [] } }, [], Scheduler.SH, [], "an empty set is set"],
+    [{ scheduler: Scheduler.SH }, ["scheduler"], Scheduler.SH, [], "kept with the scheduler"],
+    [{}, ["scheduler_flags"], Scheduler.SH, [SchedulerFlag.SH_FALLBACK], "cleared: the default"],
+    [{ scheduler: Scheduler.TWOS }, ["scheduler"], Scheduler.TWOS, undefined, "has none"],
+    [{ scheduler: Scheduler.RR }, ["scheduler"], Scheduler.RR, undefined, "has none"],
+  ];
+  for (const [message, mask, scheduler, flags, why] of flagRows) {
+    t.same(await scheduled(message, ...mask), { scheduler, flags }, why);
+  }
+  t.match(await refusal(scheduled({ schedulerFlags: { flags: [SchedulerFlag.MH_PORT] } })), {
+    fields: ["SCHEDULER_FLAG_NOT_APPLICABLE virtual_service.scheduler_flags[0]"],
+  });
+
   const { publications } = dataPlane;
   await client.updateVirtualService(service({ name: created.name, scheduler: Scheduler.RR }), ["scheduler"]);
   t.equal(dataPlane.publications, publications, "what changes nothing is not published");
+
+  for (const scheduler of SCHEDULERS) {
+    const message = service({ name: created.name, scheduler: SCHEDULER_MESSAGES[scheduler] });
+    await client.updateVirtualService(message, ["scheduler"]);
+    t.equal(dataPlane.published.services[1]?.scheduler, scheduler);
+  }
 
   await client.deleteVirtualService(created.name);
   t.same(dataPlane.published.services, initial.services);
@@ -181,9 +214,9 @@ t.test("real servers are created, read, listed, updated and deleted", async (t) 
   t.equal((await client.listRealServers(SERVICE)).length, 3);
   const updated = await client.updateRealServer(realServer({ name: REAL_SERVER, weight: 0 }), ["weight"]);
   t.match(updated, { weight: 0, method: ForwardingMethod.NAT });
-  t.equal(dataPlane.published.services[0]?.realServers[0]?.weight, 0);
+  t.equal(dataPlane.published.services[0]?.realServers[1]?.weight, 0, "after the one that was added last");
   t.equal(
-    dataPlane.published.services[0]?.realServers[1],
+    dataPlane.published.services[0]?.realServers[2],
     initial.services[0]?.realServers[1],
     "the others are the same objects",
   );

@@ -80,8 +80,8 @@ t.test("services and real servers are managed", async (t) => {
       "--real-server",
       "10.1.0.12,tun",
     ),
-    done(`SERVICE            SCHEDULER  REAL SERVERS
-udp:10.0.0.100:53  mh (251)              2
+    done(`SERVICE            SCHEDULER             REAL SERVERS
+udp:10.0.0.100:53  mh (251,mh-fallback)             2
 REAL SERVER     METHOD  WEIGHT
 10.1.0.11:5353  nat          2
 10.1.0.12:53    tun          1
@@ -94,11 +94,21 @@ REAL SERVER     METHOD  WEIGHT
     address: "10.0.0.100",
     port: 53,
     scheduler: "mh",
+    scheduler_flags: ["mh-fallback"],
     table_size: 251,
     real_servers: [
       { name: "10.1.0.11:5353", address: "10.1.0.11", port: 5353, method: "nat", weight: 2 },
       { name: "10.1.0.12:53", address: "10.1.0.12", port: 53, method: "tun", weight: 1 },
     ],
+  });
+  const flags = async (...args: string[]): Promise<string | undefined> =>
+    / (\S+ \(.*\)) /.exec((await sluice("service", "update", "udp:10.0.0.100:53", ...args)).stdout)?.[1];
+  t.equal(await flags("--sched-flags", "mh-port"), "mh (251,mh-port)");
+  t.equal(await flags("--sched-flags", "none"), "mh (251)");
+  t.equal(await flags("--scheduler", "sh", "--sched-flags", "sh-port,sh-fallback"), "sh (sh-fallback,sh-port)");
+  t.match(await sluice("service", "update", "udp:10.0.0.100:53", "--sched-flags", "port"), {
+    status: 2,
+    stderr: /sh-fallback, sh-port, mh-fallback, mh-port, separated by commas, or none/,
   });
   t.match(await sluice("service", "update", "udp:10.0.0.100:53", "--scheduler", "rr"), { status: 0, stdout: / rr / });
   t.same(await sluice("service", "delete", "udp:10.0.0.100:53"), done(""));

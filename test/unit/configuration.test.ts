@@ -97,7 +97,12 @@ const refused: readonly [string, string, string[]][] = [
   ],
   ["    address: 10.0.0.100\n", "", ["18:5 MISSING_FIELD services[0].address"]],
   ["    port: 80\n", "    port:\n", ["20:5 MISSING_FIELD services[0].port"]],
-  ["scheduler: wrr", "scheduler: wlc", ["21:16 UNSUPPORTED_SCHEDULER services[0].scheduler"]],
+  ["scheduler: wrr", "scheduler: wlcx", ["21:16 UNKNOWN_SCHEDULER services[0].scheduler"]],
+  [
+    "scheduler: wrr",
+    "scheduler: mh\n    scheduler_flags: [mh-port, sh-port]",
+    ["22:32 SCHEDULER_FLAG_NOT_APPLICABLE services[0].scheduler_flags[1]"],
+  ],
   ["udp: 30s", "udp: 30", ["9:8 WRONG_TYPE timeouts.udp"]],
   ["udp: 30s", "udp: 0s", ["9:8 DURATION_OUT_OF_RANGE timeouts.udp"]],
   ["udp: 30s", "udp: 32d", ["9:8 DURATION_OUT_OF_RANGE timeouts.udp"]],

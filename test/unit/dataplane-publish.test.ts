@@ -1,13 +1,21 @@
 import fc from "fast-check";
 import t from "tap";
 import { formatAddress } from "../../src/dataplane/address.js";
+import { BUCKETS } from "../../src/dataplane/bucket-table.js";
 import { FreeList } from "../../src/dataplane/free-list.js";
-import { type Inventory, readInventory } from "../../src/dataplane/inventory.js";
+import {
+  type InstalledRealServer,
+  type Inventory,
+  installedKey,
+  methodOf,
+  readInventory,
+} from "../../src/dataplane/inventory.js";
 import { arrangeLocalAddresses } from "../../src/dataplane/local-address.js";
 import { type Plan, planPublish } from "../../src/dataplane/plan.js";
 import { readRealServer, readService, ringChunks, ringSlots } from "../../src/dataplane/record.js";
 import { GRACE, graceLeft, reap } from "../../src/dataplane/retire.js";
-import { RealServerState } from "../../src/dataplane/sluice.bpf.js";
+import { schedulingOf } from "../../src/dataplane/scheduling.js";
+import { RealServerState, Scheduler, SchedulerFlag } from "../../src/dataplane/sluice.bpf.js";
 import type { Tables } from "../../src/dataplane/tables.js";
 import { apply } from "../../src/dataplane/write.js";
 import {
@@ -15,6 +23,8 @@ import {
   type ForwardingMethod,
   type RealServer,
   realServerName,
+  SCHEDULERS,
+  type SchedulerFlag as SchedulerFlagName,
   type SchedulerName,
   serviceName,
   type VirtualService,
@@ -283,6 +293,76 @@ t.test("an mh table keeps its size while real servers come and go", async (t) =>
   t.equal(length(), 12);
 });
 
+t.test("a weight that changes under a live scheduler writes no ring", async (t) => {
+  for (const scheduler of ["lc", "wlc", "sed", "nq", "lblc", "lblcr", "fo", "ovf", "twos"] as const) {
+    const bench = new Bench();
+    bench.publish(service(80, [server(1), server(2), server(3, { weight: 0 })], scheduler));
+    t.equal(bench.inventory.services.get("tcp:10.0.0.100:80")?.ring.length, 3, "one slot a real server");
+    const plan = bench.publish(service(80, [server(1, { weight: 0 }), server(2, { weight: 4 }), server(3)], scheduler));
+    const kinds = plan.writes.map(({ kind }) => kind);
+    t.strictSame(kinds, ["weight", "weight", "weight"], scheduler);
+    t.strictSame(
+      plan.preparations.map(({ kind }) => kind),
+      ["last weight", "last weight"],
+      "for mh, should it come",
+    );
+  }
+});
+
+t.test("mh keeps the slots of a real server that is quiesced, over a restart and a change of method too", async (t) => {
+  const name = "tcp:10.0.0.100:80";
+  const bench = new Bench();
+  const slots = (): number[] => {
+    const { ring, realServers } = bench.inventory.services.get(name)!;
+    const byIndex = new Map(Array.from(realServers.values(), (realServer) => [realServer.index, realServer.name]));
+    return Array.from(ringSlots(bench.tables.rings, ring), (slot) => Number(byIndex.get(slot)?.split(/[.:]/)[3]));
+  };
+  const list = (weight: number, more: Partial<RealServer> = {}): RealServer[] => [
+    server(1),
+    server(2, { weight, ...more }),
+    server(3),
+  ];
+  bench.publish(service(80, list(3), "mh"));
+  const before = slots();
+  const plan = bench.publish(service(80, list(0), "mh"));
+  t.strictSame(
+    plan.writes.map(({ kind }) => kind),
+    ["weight"],
+    "no ring is written",
+  );
+  bench.restart();
+  t.strictSame(bench.publish(service(80, list(0), "mh")).writes, []);
+  bench.publish(service(80, list(0, { method: "fullnat" }), "mh"));
+  t.strictSame(slots(), before, "under another method");
+  bench.publish(service(80, list(5), "mh"));
+  t.not(slots().filter((n) => n === 2).length, before.filter((n) => n === 2).length, "another weight, other slots");
+  bench.publish(service(80, [server(1), server(3)], "mh"));
+  bench.publish(service(80, list(0), "mh"));
+  t.notOk(slots().includes(2), "added anew with weight 0 it has none");
+});
+
+t.test("flags and schedulers change in an order in which each ring is read by who can", async (t) => {
+  const row = (from: SchedulerName, to: SchedulerName): string[] => {
+    const bench = new Bench();
+    bench.publish(service(80, [server(1), server(2, { weight: 0 })], from));
+    const { writes } = bench.publish(service(80, [server(1), server(2, { weight: 0 })], to));
+    return writes.map((write) => (write.kind === "scheduling" ? String(write.scheduling.scheduler) : write.kind));
+  };
+  const number = (name: "WLC" | "SH" | "MH" | "RR"): string => String(Scheduler[`SCHEDULER_${name}`]);
+  t.strictSame(row("rr", "wlc"), [number("WLC"), "ring"]);
+  t.strictSame(row("wlc", "rr"), ["ring", number("RR")]);
+  t.strictSame(row("rr", "mh"), [number("MH"), "ring"]);
+  t.strictSame(row("mh", "sh"), ["ring", number("SH")]);
+  t.strictSame(row("rr", "sh"), [number("WLC"), "ring", number("SH")], "neither reads the other's");
+  t.strictSame(row("sh", "rr"), [number("WLC"), "ring", number("RR")]);
+  const bench = new Bench();
+  const mh = service(80, [server(1)], "mh");
+  bench.publish(mh);
+  const { writes, changes } = bench.publish({ ...mh, schedulerFlags: ["mh-fallback", "mh-port"] });
+  t.match(writes, [{ kind: "scheduling", scheduling: { flags: SchedulerFlag.SCHEDULER_FALLBACK_AND_PORT } }]);
+  t.strictSame(changes.services.changed, ["tcp:10.0.0.100:80"]);
+});
+
 t.test("what does not fit is refused whole", async (t) => {
   const rows = [
     {
@@ -423,7 +503,11 @@ function requireValid(tables: Tables): void {
     if (record === undefined) {
       continue;
     }
-    const { ring } = record;
+    const { ring, scheduling } = record;
+    const { scheduler } = scheduling;
+    const inTurn = scheduler === Scheduler.SCHEDULER_RR || scheduler === Scheduler.SCHEDULER_WRR;
+    const byBucket = scheduler === Scheduler.SCHEDULER_SH || scheduler === Scheduler.SCHEDULER_DH;
+    require(!byBucket || ring.length === 0 || ring.length === BUCKETS, "sh and dh have their buckets");
     for (let chunk = ring.chunk; chunk < ring.chunk + ringChunks(ring.length); chunk++) {
       require(!chunks.has(chunk), "no two rings share a chunk");
       chunks.add(chunk);
@@ -432,6 +516,7 @@ function requireValid(tables: Tables): void {
       const realServer = readRealServer(tables.realServers, slot);
       require(realServer?.service === index, "a slot names a real server of its service");
       require(realServer.state === RealServerState.REAL_ACTIVE, "that is active");
+      require(!inTurn || realServer.weight > 0, "and whose turn it is takes connections");
     }
   }
 }
@@ -446,25 +531,35 @@ function requireDesired(tables: Tables, desired: DesiredState): void {
     vips.set(service.address, (vips.get(service.address) ?? 0) + 1);
     const installed = inventory.services.get(serviceName(service));
     require(installed?.indexed === true, "each is there");
-    const active = [...installed.realServers.values()].filter(
-      ({ standing, weight }) => standing === "active" && weight > 0,
-    );
-    const wanted = service.realServers.filter(({ weight }) => weight > 0);
-    require(same(
-      active.map(({ name }) => name),
-      wanted.map(realServerName),
-    ), "with its real servers");
-    const inRing = new Set(ringSlots(tables.rings, installed.ring));
-    require(same(
-      [...inRing],
-      active.map(({ index }) => index),
-    ), "all of them in its ring");
+    require(same([installed.scheduling], [schedulingOf(service)]), "picking as it should");
+    const members: number[] = [];
+    for (const realServer of service.realServers) {
+      const found = installed.realServers.get(installedKey(realServerName(realServer), methodOf(realServer)));
+      require(found?.standing === "active" && found.weight === realServer.weight, "with its real servers");
+      require(found.weight === 0 || found.lastWeight === found.weight, "whose last weight is known");
+      if (takesPart(service.scheduler, found)) {
+        members.push(found.index);
+      }
+    }
+    require(same([...new Set(ringSlots(tables.rings, installed.ring))], members), "all that take part in its ring");
   }
   const counted = Array.from(tables.vips.entries(), ([{ address, family }, { services }]) => [
     formatAddress({ family, ...address }),
     services,
   ]);
   require(same(counted, [...vips]), "and the VIPs are counted");
+}
+
+function takesPart(scheduler: SchedulerName, { weight, lastWeight }: InstalledRealServer): boolean {
+  switch (scheduler) {
+    case "rr":
+    case "wrr":
+      return weight > 0;
+    case "mh":
+      return lastWeight > 0;
+    default:
+      return true;
+  }
 }
 
 function require(condition: boolean, what: string): asserts condition {
@@ -485,7 +580,7 @@ function server(number: number, more: Partial<RealServer> = {}): RealServer {
 }
 
 function service(port: number, realServers: readonly RealServer[], scheduler: SchedulerName = "rr"): VirtualService {
-  return { protocol: "tcp", address: "10.0.0.100", port, scheduler, realServers };
+  return { protocol: "tcp", address: "10.0.0.100", port, scheduler, schedulerFlags: [], realServers };
 }
 
 function desiredState(): fc.Arbitrary<DesiredState> {
@@ -499,10 +594,16 @@ function desiredState(): fc.Arbitrary<DesiredState> {
     protocol: fc.constantFrom("tcp" as const, "udp" as const),
     address: fc.constantFrom("10.0.0.100", "10.0.0.101", "2001:db8::1"),
     port: fc.integer({ min: 80, max: 81 }),
-    scheduler: fc.constantFrom<SchedulerName>("rr", "wrr", "mh"),
+    scheduler: fc.constantFrom(...SCHEDULERS),
+    fallback: fc.boolean(),
     realServers: fc.uniqueArray(realServer, { selector: realServerName, maxLength: 3 }),
   });
-  const services = fc.uniqueArray(virtualService, { selector: serviceName, maxLength: 2 });
+  const withFlags = virtualService.map(({ fallback, ...rest }): VirtualService => {
+    const { scheduler } = rest;
+    const flag: SchedulerFlagName[] = scheduler === "mh" || scheduler === "sh" ? [`${scheduler}-fallback`] : [];
+    return { ...rest, schedulerFlags: fallback ? flag : [] };
+  });
+  const services = fc.uniqueArray(withFlags, { selector: serviceName, maxLength: 2 });
   return fc.record({ services });
 }
 

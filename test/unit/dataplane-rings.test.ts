@@ -80,8 +80,10 @@ t.test("mh picks what IPVS picks", async (t) => {
     { weights: [1, 1, 1], picks: plain },
   ];
   for (const { weights, picks } of rows) {
-    // As ipvsadm added them: 1, 2, 3.
-    const ring = compileRing(service("mh", weights, { tableSize: 4093 }), indexes(weights), 0);
+    // ipvsadm added 1, 2, 3 in this order; the list has them the other way round.
+    const added = service("mh", weights, { tableSize: 4093 });
+    const list = { ...added, realServers: added.realServers.toReversed() };
+    const ring = compileRing(list, indexes(weights).reverse(), Uint32Array.from(weights).reverse(), 0);
     for (const [client, port, pick] of picks) {
       const slot = hsiphash((foldAddress(client) + port) >>> 0, LOOKUP_KEY) % ring.length;
       t.equal(ring[slot]! + 1, pick, `weights ${weights.join("/")}, ${client}:${port}`);
@@ -187,24 +189,90 @@ t.test("wrr shares are exact over a cycle, and near where the cycle is too long"
   );
 });
 
-t.test("rr takes each real server once, in order; a quiesced one is in no ring", async (t) => {
-  t.strictSame([...compileRing(service("rr", [5, 1, 0, 1]), Uint32Array.of(70, 71, 72, 73), 0)], [70, 71, 73]);
-  for (const scheduler of ["rr", "wrr", "mh"] as const) {
-    const ring = compileRing(service(scheduler, [3, 0, 1]), Uint32Array.of(70, 71, 72), 0);
-    t.strictSame([...new Set(ring)].sort(), [70, 72], scheduler);
-    t.equal(compileRing(service(scheduler, [0, 0]), Uint32Array.of(70, 71), 0).length, 0, `${scheduler}: all quiesced`);
+t.test("rr takes each real server once, in order; a quiesced one has no turn with rr and wrr", async (t) => {
+  t.strictSame([...ring("rr", [5, 1, 0, 1])], [0, 1, 3]);
+  for (const scheduler of ["rr", "wrr"] as const) {
+    t.strictSame([...new Set(ring(scheduler, [3, 0, 1]))].sort(), [0, 2], scheduler);
+    t.equal(ring(scheduler, [0, 0]).length, 0, `${scheduler}: all quiesced`);
   }
+});
+
+t.test("mh shares its table out by the last weights", async (t) => {
+  t.strictSame(ring("mh", [3, 0, 1], [3, 2, 1]), ring("mh", [3, 2, 1]), "a quiesced real server keeps its slots");
+  t.strictSame([...new Set(ring("mh", [3, 0, 1], [3, 0, 1]))].sort(), [0, 2], "one that never had a weight has none");
+  t.equal(ring("mh", [0, 0], [1, 0]).length, 1021);
+  t.equal(ring("mh", [0, 0]).length, 0);
+});
+
+t.test("live schedulers get the list, quiesced real servers too", async (t) => {
+  for (const scheduler of ["lc", "wlc", "sed", "nq", "lblc", "lblcr", "fo", "ovf", "twos"] as const) {
+    t.strictSame([...ring(scheduler, [3, 0, 1])], [0, 1, 2], scheduler);
+    t.equal(ring(scheduler, []).length, 0);
+  }
+});
+
+/**
+ * Written from this: 256 buckets, filled with runs of `weight` buckets per server in list order, starting anew at the head; a weight 0
+ * server still gets one bucket; weights over 256 starve the others. With dh each server gets one in turn.
+ */
+function bucketsOneByOne(weights: readonly number[], weighted: boolean): number[] {
+  const buckets: number[] = [];
+  let server = 0;
+  let run = 0;
+  while (weights.length > 0 && buckets.length < 256) {
+    buckets.push(server);
+    run++;
+    if (!weighted || run >= weights[server]!) {
+      server = server + 1 === weights.length ? 0 : server + 1;
+      run = 0;
+    }
+  }
+  return buckets;
+}
+
+t.test("sh and dh fill IPVS's buckets", async (t) => {
+  t.strictSame([...ring("sh", [2, 0, 1])].slice(0, 9), [0, 0, 1, 2, 0, 0, 1, 2, 0]);
+  t.strictSame([...ring("dh", [2, 0, 1])].slice(0, 5), [0, 1, 2, 0, 1]);
+  t.strictSame([...new Set(ring("sh", [1, 300, 1]))], [0, 1], "what a weight over 256 leaves");
+  const weights = fc.array(fc.oneof(fc.nat(5), fc.nat(300), fc.constant(65535)), { maxLength: 300 });
+  fc.assert(
+    fc.property(weights, (weights) => {
+      t.strictSame([...ring("sh", weights)], bucketsOneByOne(weights, true));
+      t.strictSame([...ring("dh", weights)], bucketsOneByOne(weights, false));
+    }),
+    { numRuns: 100 },
+  );
+});
+
+t.test("sh shares follow the weights within a run of buckets", async () => {
+  // Of a last round that is cut short a server misses its run or part of it.
+  const weights = fc.array(fc.integer({ min: 1, max: 16 }), { minLength: 1, maxLength: 16 });
+  fc.assert(
+    fc.property(weights, (weights) => {
+      const round = weights.reduce((sum, weight) => sum + weight, 0);
+      return shares(ring("sh", weights), weights.length).every((share, index) => {
+        const wholeRounds = Math.floor(256 / round) * weights[index]!;
+        return share * 256 >= wholeRounds && share * 256 <= wholeRounds + weights[index]!;
+      });
+    }),
+  );
 });
 
 t.test("an mh table that is too small for its real servers is refused", async (t) => {
   const weights = new Array<number>(252).fill(1);
-  t.throws(() => compileRing(service("mh", weights, { tableSize: 251 }), indexes(weights), 0), {
+  const list = service("mh", weights, { tableSize: 251 });
+  t.throws(() => compileRing(list, indexes(weights), Uint32Array.from(weights), 0), {
     code: "TABLE_TOO_SMALL",
     field: "table_size",
     wanted: 252,
     available: 251,
   });
 });
+
+/** Positions in the list. */
+function ring(scheduler: SchedulerName, weights: readonly number[], lastWeights = weights): Uint32Array {
+  return compileRing(service(scheduler, weights), indexes(weights), Uint32Array.from(lastWeights), 0);
+}
 
 function service(
   scheduler: SchedulerName,
@@ -219,7 +287,7 @@ function service(
       weight,
     }),
   );
-  return { protocol: "tcp", address: "10.0.0.100", port: 80, scheduler, realServers, ...more };
+  return { protocol: "tcp", address: "10.0.0.100", port: 80, scheduler, schedulerFlags: [], realServers, ...more };
 }
 
 function indexes(weights: readonly number[]): Uint32Array {

@@ -62,6 +62,28 @@ export enum Scheduler {
   RR = "SCHEDULER_RR",
   /** WRR - Round robin in proportion to the weights, interleaved. */
   WRR = "SCHEDULER_WRR",
+  /** LC - Least connections: the fewest, an active one counting as 256 inactive ones. */
+  LC = "SCHEDULER_LC",
+  /** WLC - lc in proportion to the weights. */
+  WLC = "SCHEDULER_WLC",
+  /** SH - Source hashing: a client address keeps its real server as long as none is added, removed or weighted anew. */
+  SH = "SCHEDULER_SH",
+  /** DH - Destination hashing: all connections to one address go to one real server. */
+  DH = "SCHEDULER_DH",
+  /** SED - Shortest expected delay: the fewest active connections, the new one included, for the weight. */
+  SED = "SCHEDULER_SED",
+  /** NQ - Never queue: a real server without active connections, if there is none as sed. */
+  NQ = "SCHEDULER_NQ",
+  /** LBLC - Locality-based least connections: a destination address keeps its real server until that is crowded. */
+  LBLC = "SCHEDULER_LBLC",
+  /** LBLCR - lblc with a set of real servers for each destination address. */
+  LBLCR = "SCHEDULER_LBLCR",
+  /** FO - Failover: all to the highest weight. */
+  FO = "SCHEDULER_FO",
+  /** OVF - Overflow: all to the highest weight that has no more active connections than it says. */
+  OVF = "SCHEDULER_OVF",
+  /** TWOS - The less loaded of two that are drawn at random by weight. */
+  TWOS = "SCHEDULER_TWOS",
   UNRECOGNIZED = "UNRECOGNIZED",
 }
 
@@ -79,6 +101,39 @@ export function schedulerFromJSON(object: any): Scheduler {
     case 3:
     case "SCHEDULER_WRR":
       return Scheduler.WRR;
+    case 4:
+    case "SCHEDULER_LC":
+      return Scheduler.LC;
+    case 5:
+    case "SCHEDULER_WLC":
+      return Scheduler.WLC;
+    case 6:
+    case "SCHEDULER_SH":
+      return Scheduler.SH;
+    case 7:
+    case "SCHEDULER_DH":
+      return Scheduler.DH;
+    case 8:
+    case "SCHEDULER_SED":
+      return Scheduler.SED;
+    case 9:
+    case "SCHEDULER_NQ":
+      return Scheduler.NQ;
+    case 10:
+    case "SCHEDULER_LBLC":
+      return Scheduler.LBLC;
+    case 11:
+    case "SCHEDULER_LBLCR":
+      return Scheduler.LBLCR;
+    case 12:
+    case "SCHEDULER_FO":
+      return Scheduler.FO;
+    case 13:
+    case "SCHEDULER_OVF":
+      return Scheduler.OVF;
+    case 14:
+    case "SCHEDULER_TWOS":
+      return Scheduler.TWOS;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -96,10 +151,94 @@ export function schedulerToNumber(object: Scheduler): number {
       return 2;
     case Scheduler.WRR:
       return 3;
+    case Scheduler.LC:
+      return 4;
+    case Scheduler.WLC:
+      return 5;
+    case Scheduler.SH:
+      return 6;
+    case Scheduler.DH:
+      return 7;
+    case Scheduler.SED:
+      return 8;
+    case Scheduler.NQ:
+      return 9;
+    case Scheduler.LBLC:
+      return 10;
+    case Scheduler.LBLCR:
+      return 11;
+    case Scheduler.FO:
+      return 12;
+    case Scheduler.OVF:
+      return 13;
+    case Scheduler.TWOS:
+      return 14;
     case Scheduler.UNRECOGNIZED:
     default:
       return -1;
   }
+}
+
+/** IPVS's flags of the schedulers sh and mh. */
+export enum SchedulerFlag {
+  /** UNSPECIFIED - Refused. */
+  UNSPECIFIED = "SCHEDULER_FLAG_UNSPECIFIED",
+  /** SH_FALLBACK - A client whose real server is quiesced gets another one instead of none. */
+  SH_FALLBACK = "SCHEDULER_FLAG_SH_FALLBACK",
+  /** SH_PORT - The client's port is hashed with its address. */
+  SH_PORT = "SCHEDULER_FLAG_SH_PORT",
+  /** MH_FALLBACK - As SCHEDULER_FLAG_SH_FALLBACK. */
+  MH_FALLBACK = "SCHEDULER_FLAG_MH_FALLBACK",
+  /** MH_PORT - As SCHEDULER_FLAG_SH_PORT. */
+  MH_PORT = "SCHEDULER_FLAG_MH_PORT",
+  UNRECOGNIZED = "UNRECOGNIZED",
+}
+
+export function schedulerFlagFromJSON(object: any): SchedulerFlag {
+  switch (object) {
+    case 0:
+    case "SCHEDULER_FLAG_UNSPECIFIED":
+      return SchedulerFlag.UNSPECIFIED;
+    case 1:
+    case "SCHEDULER_FLAG_SH_FALLBACK":
+      return SchedulerFlag.SH_FALLBACK;
+    case 2:
+    case "SCHEDULER_FLAG_SH_PORT":
+      return SchedulerFlag.SH_PORT;
+    case 3:
+    case "SCHEDULER_FLAG_MH_FALLBACK":
+      return SchedulerFlag.MH_FALLBACK;
+    case 4:
+    case "SCHEDULER_FLAG_MH_PORT":
+      return SchedulerFlag.MH_PORT;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return SchedulerFlag.UNRECOGNIZED;
+  }
+}
+
+export function schedulerFlagToNumber(object: SchedulerFlag): number {
+  switch (object) {
+    case SchedulerFlag.UNSPECIFIED:
+      return 0;
+    case SchedulerFlag.SH_FALLBACK:
+      return 1;
+    case SchedulerFlag.SH_PORT:
+      return 2;
+    case SchedulerFlag.MH_FALLBACK:
+      return 3;
+    case SchedulerFlag.MH_PORT:
+      return 4;
+    case SchedulerFlag.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** A set of scheduler flags: a message, so that the empty set differs from none given. */
+export interface SchedulerFlags {
+  flags: SchedulerFlag[];
 }
 
 /**
@@ -124,9 +263,77 @@ export interface VirtualService {
   tableSize?:
     | number
     | undefined;
-  /** In the order that schedulers honour. In Create and in Update with `real_servers` in the mask: all of them, taking effect at once. */
+  /**
+   * In the order that schedulers honour, that of IPVS's list: there the one that was added last is first, and CreateRealServer puts its real server first.
+   * In Create and in Update with `real_servers` in the mask: all of them, taking effect at once.
+   */
   realServers: RealServer[];
+  /**
+   * Those of the scheduler. Default with mh and sh: its fallback, so that quiescing a real server refuses no client; IPVS's own default is the empty set.
+   * With other schedulers it must be absent or empty.
+   */
+  schedulerFlags?: SchedulerFlags | undefined;
 }
+
+function createBaseSchedulerFlags(): SchedulerFlags {
+  return { flags: [] };
+}
+
+export const SchedulerFlags: MessageFns<SchedulerFlags> = {
+  encode(message: SchedulerFlags, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.flags.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.flags) {
+        writer.int32(schedulerFlagToNumber(v));
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SchedulerFlags {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSchedulerFlags();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.flags.push(schedulerFlagFromJSON(reader.int32()));
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.flags.push(schedulerFlagFromJSON(reader.int32()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseVirtualService(): VirtualService {
   return {
@@ -137,6 +344,7 @@ function createBaseVirtualService(): VirtualService {
     scheduler: Scheduler.UNSPECIFIED,
     tableSize: undefined,
     realServers: [],
+    schedulerFlags: undefined,
   };
 }
 
@@ -162,6 +370,9 @@ export const VirtualService: MessageFns<VirtualService> = {
     }
     for (const v of message.realServers) {
       RealServer.encode(v!, writer.uint32(58).fork()).join();
+    }
+    if (message.schedulerFlags !== undefined) {
+      SchedulerFlags.encode(message.schedulerFlags, writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -233,6 +444,14 @@ export const VirtualService: MessageFns<VirtualService> = {
             }
 
             message.realServers.push(RealServer.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.schedulerFlags = SchedulerFlags.decode(reader, reader.uint32());
             continue;
           }
         }
