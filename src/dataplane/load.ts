@@ -25,6 +25,7 @@ import { attachAll, detachUnwanted, findInterface, type Interface } from "./atta
 import { DataPlaneError } from "./error.js";
 import { requireKernelFeatures } from "./kernel-features.js";
 import type { Logger } from "./log.js";
+import { requirePermission } from "./permission.js";
 import { type Pins, requireBpffs } from "./pins.js";
 import { limitsDiffer, mapSize, REMEDY } from "./sizes.js";
 import { Abi, type DropCounter, DropReason, type Identity } from "./sluice.bpf.js";
@@ -55,6 +56,7 @@ const PINNED_PROGRAMS = [MAIN_PROGRAM, "sweep", "resolve_route"];
 export async function load(pins: Pins, options: LoadOptions): Promise<Loaded> {
   requireBpffs(pins);
   const interfaces = options.interfaces.map(findInterface);
+  requirePermission();
   requireKernelFeatures();
   pins.staging.remove();
   return pins.exists
