@@ -7,6 +7,7 @@ import { arrangeLocalAddresses } from "../../src/dataplane/local-address.js";
 import { type Plan, planPublish } from "../../src/dataplane/plan.js";
 import { readRealServer, readService, ringChunks, ringSlots } from "../../src/dataplane/record.js";
 import { GRACE, graceLeft, reap } from "../../src/dataplane/retire.js";
+import type { Steps } from "../../src/dataplane/slices.js";
 import { RealServerState } from "../../src/dataplane/sluice.bpf.js";
 import type { Tables } from "../../src/dataplane/tables.js";
 import { apply } from "../../src/dataplane/write.js";
@@ -23,6 +24,15 @@ import { type PlainSizes, type PlainTables, plainTables, setLoad } from "./plain
 
 const SIZES: PlainSizes = { services: 8, realServers: 32, chunks: 1024 };
 
+function atOnce<Result>(steps: Steps<Result>): Result {
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) {
+      return step.value;
+    }
+  }
+}
+
 /** What a publisher does, with a clock of the test's. */
 class Bench {
   readonly tables: PlainTables;
@@ -33,7 +43,7 @@ class Bench {
 
   constructor(sizes: PlainSizes = SIZES) {
     this.tables = plainTables(sizes);
-    this.inventory = readInventory(this.tables, 0);
+    this.inventory = atOnce(readInventory(this.tables, 0));
   }
 
   publish(...services: VirtualService[]): Plan {
@@ -41,7 +51,7 @@ class Bench {
   }
 
   publishState(desired: DesiredState): Plan {
-    const plan = planPublish(this.inventory, this.tables, desired, this.now);
+    const plan = atOnce(planPublish(this.inventory, this.tables, desired, this.now));
     for (const write of [...plan.preparations, ...plan.writes]) {
       apply(this.tables, write);
       this.watch?.();
@@ -51,7 +61,7 @@ class Bench {
   }
 
   restart(): void {
-    this.inventory = readInventory(this.tables, this.now);
+    this.inventory = atOnce(readInventory(this.tables, this.now));
   }
 
   reap(): void {
@@ -164,7 +174,7 @@ t.test("a process that dies between any two writes leaves what the next one can 
     fc.property(desiredState(), desiredState(), desiredState(), fc.nat(), (first, second, third, moment) => {
       const bench = new Bench();
       bench.publishState(first);
-      const plan = planPublish(bench.inventory, bench.tables, second, bench.now);
+      const plan = atOnce(planPublish(bench.inventory, bench.tables, second, bench.now));
       const writes = [...plan.preparations, ...plan.writes];
       for (const write of writes.slice(0, moment % (writes.length + 1))) {
         apply(bench.tables, write);
@@ -438,7 +448,7 @@ function requireValid(tables: Tables): void {
 
 /** That the maps say what is desired and nothing more. */
 function requireDesired(tables: Tables, desired: DesiredState): void {
-  const inventory = readInventory(tables, 0);
+  const inventory = atOnce(readInventory(tables, 0));
   const live = [...inventory.services.values()].filter(({ indexed }) => indexed);
   require(live.length === desired.services.length, "as many services");
   const vips = new Map<string, number>();
