@@ -38,6 +38,12 @@ export interface DataPlaneOptions {
 }
 
 /**
+ * In every network namespace (LOOPBACK_IFINDEX of include/net/flow.h). The kernel answers only for interfaces on which forwarding is
+ * on. Where it is off on all others, it may be on for this one alone, by which no packets of others come in.
+ */
+const LOOPBACK = 1;
+
+/**
  * A data plane in the kernel, and all that this process does for it: publishing, next hops, sweeping, counters. It lives on when
  * this object or the process ends. Whoever opens one sees to it that no other process has the same instance open.
  */
@@ -68,7 +74,7 @@ export class DataPlane {
     this.#nextHops = new NextHops({
       lookup: routeLookup((data) => resolve.testRun({ data }).data),
       realServers: this.#tables.realServers,
-      interfaces: ifindexes,
+      interfaces: [...ifindexes, LOOPBACK],
       neighbours: this.#neighbours,
       sourceAddress,
       addEgress: (ifindex) => {

@@ -295,5 +295,5 @@ const REASONS: Readonly<Record<RouteVerdict, string>> = {
   [RouteVerdict.ROUTE_NO_NEIGHBOUR]: "the next hop does not answer ARP",
   [RouteVerdict.ROUTE_NONE]: "no route",
   [RouteVerdict.ROUTE_NOT_FORWARDING]:
-    "forwarding is off; run `sysctl -w net.ipv4.ip_forward=1`",
+    "forwarding is off; run `sysctl -w net.ipv4.ip_forward=1`, or, where every method is dr or tun, `sysctl -w net.ipv4.conf.lo.forwarding=1`",
 };
