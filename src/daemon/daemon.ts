@@ -78,6 +78,9 @@ export class Daemon {
       log.info({ socket: api.socket, interfaces: names, services: desired.services.length }, "ready");
       return new Daemon(log, options.configFile, settings, lock, dataPlane, director, api);
     } catch (error) {
+      if (signal.aborted) {
+        log.info("stopped before it was ready; what was in place stays");
+      }
       for (const step of undo.reverse()) {
         await step();
       }

@@ -190,6 +190,20 @@ t.test("a process that dies between any two writes leaves what the next one can 
   );
 });
 
+t.test("a plan that is given up where it pauses takes nothing", async (t) => {
+  const bench = new Bench();
+  bench.publish(service(80, [server(1)]));
+  const { freeServices, freeRealServers, freeChunks } = bench.inventory;
+  const free = (): number[] => [freeServices.free, freeRealServers.free, freeChunks.free];
+  const before = free();
+  const steps = planPublish(bench.inventory, bench.tables, { services: [service(81, [server(2)])] }, 0);
+  steps.next();
+  steps.next();
+  t.not(freeServices.free, before[0], "taken so far");
+  t.throws(() => steps.throw(new Error("stopping")), { message: "stopping" });
+  t.strictSame(free(), before);
+});
+
 t.test("services that are the same objects are not looked at", async (t) => {
   const bench = new Bench();
   const [a, b] = [service(80, [server(1)]), service(81, [server(2)])];
