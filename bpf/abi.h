@@ -314,6 +314,26 @@ struct drop_counter {
 	__u64 bytes; /* frame lengths */
 };
 
+/* ---------------------------------------------------------------------------------------------------- next hops */
+
+#define CLIENT_HOPS 1024
+
+/* Value of client_hops: the kernel's answer for the replies to one client, good for the tick in which it was given. */
+struct client_hop {
+	struct address client;
+	struct address vip;
+	__u32 tick;
+	__u32 from_ifindex;
+	__u32 ifindex; /* 0: empty */
+	__u8 destination_mac[6]; /* the two MACs lie as an Ethernet header has them */
+	__u8 source_mac[6];
+	__u16 mtu;
+	__u8 tos;
+	__u8 pad;
+	__u8 pad_to_line[4];
+};
+size_is(struct client_hop, CACHE_LINE);
+
 /* ---------------------------------------------------------------------------------------------------- settings */
 
 #define LOCAL_PORT_TRIES 16

@@ -143,6 +143,14 @@ struct {
 	__type(value, __u32);
 } egress SEC(".maps");
 
+/* Next hops of replies, by a hash of the client, for a few milliseconds. Written and read by the data plane. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CLIENT_HOPS);
+	__type(key, __u32);
+	__type(value, struct client_hop);
+} client_hops SEC(".maps");
+
 /* Traffic by service and by real server. Written by the data plane. Sizes: services, real servers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -32,6 +32,10 @@ enum packet_kind {
 	PACKET_MALFORMED, /* IPv4 whose lengths contradict each other or that is too short for TCP or UDP */
 };
 
+/* A field of a packet or a map, read in one piece whatever its declared type and alignment are. */
+typedef __u32 __attribute__((may_alias)) word32;
+typedef __u64 __attribute__((may_alias)) word64;
+
 /* As struct ethhdr, which is packed and therefore read and written a byte at a time. */
 struct ethernet {
 	__u8 destination[ETH_ALEN];
@@ -39,6 +43,17 @@ struct ethernet {
 	__be16 type;
 };
 size_is(struct ethernet, ETH_HLEN);
+
+/* Writes both MACs at once, destination and source, from where they lie as an Ethernet header has them, 4-aligned. */
+static __always_inline void ethernet_macs(struct ethernet *ethernet, const void *macs)
+{
+	word32 *to = (word32 *)ethernet;
+	const word32 *from = macs;
+
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+}
 
 struct packet {
 	struct ethernet *ethernet;
@@ -49,10 +64,6 @@ struct packet {
 	__u8 tcp_flags; /* 0 for UDP */
 	__u32 protocol; /* as the flow's */
 };
-
-/* A field of a packet or a map, read in one piece whatever its declared type and alignment are. */
-typedef __u32 __attribute__((may_alias)) word32;
-typedef __u64 __attribute__((may_alias)) word64;
 
 /*
  * Fills a flow in whole 64-bit words, since it is read in those at once: a load that spans two smaller stores waits until both are in

@@ -6,7 +6,6 @@
 #ifndef SLUICE_FORWARD_H
 #define SLUICE_FORWARD_H
 
-#include <stddef.h>
 #include "../maps.h"
 #include "../rewrite.h"
 
@@ -23,18 +22,9 @@ struct route {
 	__u8 tcp_flags;
 };
 
-/* Both MACs at once: they lie in real_server as in the header. */
 static __always_inline void rewrite_ethernet(struct ethernet *ethernet, const struct real_server *real)
 {
-	word32 *to = (word32 *)ethernet;
-	const word32 *from = (const word32 *)real->destination_mac;
-
-	_Static_assert(offsetof(struct real_server, source_mac) ==
-			       offsetof(struct real_server, destination_mac) + ETH_ALEN,
-		       "the MACs lie as in an Ethernet header");
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
+	ethernet_macs(ethernet, real->destination_mac);
 }
 
 #endif

@@ -1,4 +1,4 @@
-import type { Change, DesiredState, Statistics, VirtualService } from "../model/index.js";
+import type { Change, DesiredState, Drops, ServiceCounters, VirtualService } from "../model/index.js";
 
 /** What the API serves: the daemon, as far as the API is concerned. */
 export interface Director {
@@ -12,8 +12,9 @@ export interface Director {
    * the new state; rejects, the old one being in force, where it could not be brought to.
    */
   change<Result>(decide: () => Decision<Result>): Promise<Result>;
-  /** Read from the data plane at the moment of the call. */
-  statistics(): Statistics;
+  /** Of a service by serviceName, read from the data plane at the moment of the call; undefined where it has not counted for it. */
+  serviceCounters(name: string): Promise<ServiceCounters | undefined>;
+  drops(): Drops;
 }
 
 export interface Decision<Result> {

@@ -1,4 +1,5 @@
 import {
+  type Drops,
   type ForwardingMethod,
   hasSchedulerFlags,
   type Protocol,
@@ -6,9 +7,8 @@ import {
   realServerName,
   type SchedulerFlag,
   type SchedulerName,
+  type ServiceCounters,
   type ServiceKey,
-  type Statistics,
-  serviceName,
   type TrafficCounters,
   type VirtualService,
 } from "../model/index.js";
@@ -142,8 +142,10 @@ export function plainRealServerOf(message: RealServerMessage): Readonly<Record<s
 const NO_TRAFFIC: TrafficCounters = { connections: 0n, inPackets: 0n, inBytes: 0n, outPackets: 0n, outBytes: 0n };
 
 /** A service that the data plane has not counted for has zeros. */
-export function serviceStatisticsMessage(service: VirtualService, statistics: Statistics): VirtualServiceStatistics {
-  const counters = statistics.services.get(serviceName(service));
+export function serviceStatisticsMessage(
+  service: VirtualService,
+  counters: ServiceCounters | undefined,
+): VirtualServiceStatistics {
   return {
     name: statisticsResource(service),
     traffic: trafficMessage(counters ?? NO_TRAFFIC),
@@ -163,7 +165,6 @@ function trafficMessage({ connections, inPackets, inBytes, outPackets, outBytes 
   return { connections, inPackets, inBytes, outPackets, outBytes };
 }
 
-export function dropStatisticsMessage(statistics: Statistics): DropStatistics {
-  const drops = Object.entries(statistics.drops).map(([reason, { packets, bytes }]) => ({ reason, packets, bytes }));
-  return { drops };
+export function dropStatisticsMessage(drops: Drops): DropStatistics {
+  return { drops: Object.entries(drops).map(([reason, { packets, bytes }]) => ({ reason, packets, bytes })) };
 }

@@ -13,7 +13,7 @@ const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 const MAX_CONCURRENT_STREAMS = 1000;
 /** How long calls under way may take to end when the server closes. */
-const CLOSE_GRACE_MS = 2000;
+const CLOSE_GRACE_MS = 1000;
 
 // It writes to stderr, not as JSON, what reaches us as errors as well.
 setLogVerbosity(logVerbosity.NONE);
@@ -79,7 +79,7 @@ export class ApiServer {
     return new ApiServer(socket, server, health);
   }
 
-  /** Lets calls under way end, for two seconds at most, and removes the socket. */
+  /** Lets calls under way end, for a second at most, and removes the socket. */
   async close(): Promise<void> {
     this.#health.setStatus("", "NOT_SERVING");
     const timer = setTimeout(() => {

@@ -23,6 +23,8 @@ export interface DaemonOptions {
   readonly bpffs: string;
   readonly openDataPlane: OpenDataPlane;
   readonly openLog: (instance: string, level: string) => Log;
+  /** Aborted when the daemon is to stop, be it only starting: what takes long is given up and rejects with its reason. */
+  readonly signal: AbortSignal;
 }
 
 /** A running director: lock, data plane, state and API of one instance. */
@@ -58,15 +60,16 @@ export class Daemon {
    * and serves the API. Where a step fails, those before it are undone, but for the data plane: what is pinned goes on forwarding.
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
-    const { instance, runtimeDirectory, bpffs } = options;
+    const { instance, runtimeDirectory, bpffs, signal } = options;
     const { instance: settings, desired }: Configuration = await readConfiguration(options.configFile);
+    signal.throwIfAborted();
     const log = options.openLog(instance, settings.logLevel);
     const undo: (() => Promise<void>)[] = [];
     try {
       const lock = await InstanceLock.acquire(instance, runtimeDirectory);
       undo.push(() => lock.release());
       const { interfaces, limits, timeouts } = settings;
-      const dataPlane = await options.openDataPlane({ instance, interfaces, limits, timeouts, bpffs, log });
+      const dataPlane = await options.openDataPlane({ instance, interfaces, limits, timeouts, bpffs, signal, log });
       undo.push(() => dataPlane.close());
       await dataPlane.publish(desired);
       const director = new SerialDirector(new MemoryStore(desired), dataPlane, log);
@@ -75,6 +78,9 @@ export class Daemon {
       log.info({ socket: api.socket, interfaces: names, services: desired.services.length }, "ready");
       return new Daemon(log, options.configFile, settings, lock, dataPlane, director, api);
     } catch (error) {
+      if (signal.aborted) {
+        log.info("stopped before it was ready; what was in place stays");
+      }
       for (const step of undo.reverse()) {
         await step();
       }
@@ -105,7 +111,10 @@ export class Daemon {
     this.log.level = instance.logLevel;
   }
 
-  /** Ends the API, then lets go of the data plane, which stays pinned and goes on forwarding. */
+  /**
+   * Ends the API, then lets go of the data plane, which stays pinned and goes on forwarding. Where the signal was aborted, a change under
+   * way takes effect at once or not at all; else it is waited for.
+   */
   async stop(): Promise<void> {
     await this.#director.stop();
     await this.#api.close();

@@ -1,11 +1,14 @@
-import type { DesiredState, InterfaceSettings, Limits, Statistics, Timeouts } from "../model/index.js";
+import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters, Timeouts } from "../model/index.js";
 import type { Log } from "./log.js";
 
 /** What the daemon needs of the data plane; src/dataplane has it, and tests have another. */
 export interface DataPlane {
   /** Brings the data plane to `desired`: whole, or rejects and leaves it as it was. */
   publish(desired: DesiredState): Promise<unknown>;
-  statistics(): Statistics;
+  /** What a service, by its serviceName, has counted; undefined where the data plane does not serve it. */
+  serviceCounters(name: string): Promise<ServiceCounters | undefined>;
+  /** What was dropped. */
+  drops(): Drops;
   /** Lets go of it. Everything stays pinned and goes on forwarding. */
   close(): Promise<void>;
 }
@@ -17,6 +20,8 @@ export interface DataPlaneOptions {
   readonly timeouts: Timeouts;
   /** Where the BPF file system is mounted. */
   readonly bpffs: string;
+  /** Aborted when the daemon is to stop: opening and publishing reject with its reason instead of being waited for. */
+  readonly signal: AbortSignal;
   readonly log: Log;
 }
 

@@ -1,6 +1,13 @@
 import type { Decision, Director } from "../api/director.js";
 import { StoppingError } from "../api/status.js";
-import { type Change, type DesiredState, type Statistics, serviceName, type VirtualService } from "../model/index.js";
+import {
+  type Change,
+  type DesiredState,
+  type Drops,
+  type ServiceCounters,
+  serviceName,
+  type VirtualService,
+} from "../model/index.js";
 import type { StateStore } from "../store/state-store.js";
 import type { DataPlane } from "./data-plane.js";
 import type { Log } from "./log.js";
@@ -30,8 +37,12 @@ export class SerialDirector implements Director {
     return this.#store.service(name);
   }
 
-  statistics(): Statistics {
-    return this.#dataPlane.statistics();
+  serviceCounters(name: string): Promise<ServiceCounters | undefined> {
+    return this.#dataPlane.serviceCounters(name);
+  }
+
+  drops(): Drops {
+    return this.#dataPlane.drops();
   }
 
   change<Result>(decide: () => Decision<Result>): Promise<Result> {

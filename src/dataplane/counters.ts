@@ -1,17 +1,21 @@
 /** What the data plane has counted, read back from its maps and summed over processors. */
 import type { BpfMap } from "libbpf-ts";
-import type { DropCounter, RealServerCounters, ServiceCounters, Statistics, TrafficCounters } from "../model/index.js";
-import type { Inventory } from "./inventory.js";
+import type { Drops, RealServerCounters, ServiceCounters, TrafficCounters } from "../model/index.js";
+import type { InstalledService } from "./inventory.js";
 import { readLoad } from "./record.js";
+import type { Steps } from "./slices.js";
 import { DropReason, layout } from "./sluice.bpf.js";
 import type { ArrayMemory } from "./tables.js";
 
-/** The maps that hold counters. */
+/** The maps that hold counters; all but `realLoad` have a value for each processor. */
 export interface CounterMaps {
-  readonly services: BpfMap;
-  readonly realServers: BpfMap;
-  readonly drops: BpfMap;
+  readonly services: CounterMap;
+  readonly realServers: CounterMap;
+  readonly drops: CounterMap;
+  readonly realLoad: ArrayMemory;
 }
+
+type CounterMap = Pick<BpfMap, "getRaw">;
 
 const traffic = layout.Traffic.offsets;
 const drop = layout.DropCounter.offsets;
@@ -22,60 +26,38 @@ const DROP_NAMES: readonly string[] = Object.entries(DropReason)
   .sort(([, a], [, b]) => a - b)
   .map(([name]) => name.replace(/^DROP_/, "").toLowerCase());
 
-/** @param cpus processors that the kernel reckons with: per-CPU values have one part for each */
-export function readStatistics(
-  maps: CounterMaps,
-  inventory: Inventory,
-  realLoad: ArrayMemory,
-  cpus: number,
-): Statistics {
-  let serviceEnd = 0;
-  let realServerEnd = 0;
-  for (const { index, realServers } of inventory.services.values()) {
-    serviceEnd = Math.max(serviceEnd, index + 1);
-    for (const realServer of realServers.values()) {
-      realServerEnd = Math.max(realServerEnd, realServer.index + 1);
+/** Pauses between real servers. */
+export function* readServiceCounters(maps: CounterMaps, service: InstalledService): Steps<ServiceCounters> {
+  const realServers = new Map<string, RealServerCounters>();
+  for (const { index, name, standing } of service.realServers.values()) {
+    if (standing !== "removed") {
+      const counters = { ...readTraffic(maps.realServers, index), ...readLoad(maps.realLoad, index) };
+      // While one drains whose method was changed, its name stands for two.
+      const other = realServers.get(name);
+      realServers.set(name, other === undefined ? counters : addUp(counters, other));
+      yield;
     }
   }
-  const ofServices = sumOverCpus(maps.services, layout.Traffic.size, serviceEnd, cpus);
-  const ofRealServers = sumOverCpus(maps.realServers, layout.Traffic.size, realServerEnd, cpus);
-
-  const services = new Map<string, ServiceCounters>();
-  for (const service of inventory.services.values()) {
-    if (!service.indexed) {
-      continue;
-    }
-    const realServers = new Map<string, RealServerCounters>();
-    for (const { index, name, standing } of service.realServers.values()) {
-      if (standing !== "removed") {
-        const counters = { ...trafficAt(ofRealServers, index), ...readLoad(realLoad, index) };
-        // While one drains whose method was changed, its name stands for two.
-        const other = realServers.get(name);
-        realServers.set(name, other === undefined ? counters : addUp(counters, other));
-      }
-    }
-    services.set(service.name, { ...trafficAt(ofServices, service.index), realServers });
-  }
-  return { services, drops: readDrops(maps.drops, cpus) };
+  return { ...readTraffic(maps.services, service.index), realServers };
 }
 
-function readDrops(map: BpfMap, cpus: number): Record<string, DropCounter> {
-  const sums = sumOverCpus(map, layout.DropCounter.size, DROP_NAMES.length, cpus);
+export function readDrops(map: CounterMap): Drops {
   return Object.fromEntries(
-    DROP_NAMES.map((name, reason) => [
-      name,
-      { packets: sums.at(reason, drop.packets), bytes: sums.at(reason, drop.bytes) },
-    ]),
+    DROP_NAMES.map((name, reason) => {
+      const words = sumOverCpus(map, reason, layout.DropCounter.size);
+      return [name, { packets: words[drop.packets / 8]!, bytes: words[drop.bytes / 8]! }];
+    }),
   );
 }
 
-function trafficAt(sums: Sums, index: number): TrafficCounters {
+function readTraffic(map: CounterMap, index: number): TrafficCounters {
+  const words = sumOverCpus(map, index, layout.Traffic.size);
   return {
-    connections: sums.at(index, traffic.connections),
-    inPackets: sums.at(index, traffic.in_packets),
-    inBytes: sums.at(index, traffic.in_bytes),
-    outPackets: sums.at(index, traffic.out_packets),
-    outBytes: sums.at(index, traffic.out_bytes),
+    connections: words[traffic.connections / 8]!,
+    inPackets: words[traffic.in_packets / 8]!,
+    inBytes: words[traffic.in_bytes / 8]!,
+    outPackets: words[traffic.out_packets / 8]!,
+    outBytes: words[traffic.out_bytes / 8]!,
   };
 }
 
@@ -91,64 +73,21 @@ function addUp(a: RealServerCounters, b: RealServerCounters): RealServerCounters
   };
 }
 
-/**
- * 64-bit counters of many elements, each summed over processors. Low and high halves are summed as doubles, which is exact for
- * as many processors as there may be, and several times faster than bigints for a hundred thousand real servers.
- */
-class Sums {
-  readonly #words: number;
-  readonly #low: Float64Array;
-  readonly #high: Float64Array;
+/** The key of the element that is being read: a long list of real servers needs many. */
+const key = new Uint32Array(1);
+const keyBytes = new Uint8Array(key.buffer);
 
-  /** @param size of an element for one processor in bytes, a multiple of 8 */
-  constructor(size: number, length: number) {
-    this.#words = size / 8;
-    this.#low = new Float64Array(length * this.#words);
-    this.#high = new Float64Array(length * this.#words);
+/** The 64-bit words of an element, those of the first processor being made the sums. @param size of one processor's value in bytes */
+function sumOverCpus(map: CounterMap, index: number, size: number): BigUint64Array {
+  key[0] = index;
+  const values = map.getRaw(keyBytes);
+  if (values === undefined) {
+    throw new RangeError(`there is no counter ${String(index)}`);
   }
-
-  /** @param values `cpus` times all words of the element */
-  add(index: number, values: Uint32Array, cpus: number): void {
-    const first = index * this.#words;
-    for (let at = 0; at < this.#words * cpus; at++) {
-      const word = first + (at % this.#words);
-      this.#low[word]! += values[2 * at + LOW]!;
-      this.#high[word]! += values[2 * at + HIGH]!;
-    }
+  const words = new BigUint64Array(values.buffer, values.byteOffset, values.byteLength / 8);
+  const perCpu = size / 8;
+  for (let at = perCpu; at < words.length; at++) {
+    words[at % perCpu]! += words[at]!;
   }
-
-  /** @param offset of the counter in its element, in bytes */
-  at(index: number, offset: number): bigint {
-    const word = index * this.#words + offset / 8;
-    const high = this.#high[word]!;
-    const low = this.#low[word]!;
-    return high === 0 ? BigInt(low) : (BigInt(high) << 32n) + BigInt(low);
-  }
-}
-
-/** Which 32-bit half of a 64-bit integer comes first. */
-const LOW = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1 ? 0 : 1;
-const HIGH = 1 - LOW;
-
-/** Elements from 0 to `end`. */
-function sumOverCpus(map: BpfMap, size: number, end: number, cpus: number): Sums {
-  const sums = new Sums(size, end);
-  if (end === 0) {
-    return sums;
-  }
-  for (const { keys, values, count } of map.batchesRaw()) {
-    const indexes = new Uint32Array(keys.buffer, keys.byteOffset, count);
-    const words = new Uint32Array(values.buffer, values.byteOffset, (count * size * cpus) / 4);
-    const perElement = (size * cpus) / 4;
-    for (const [position, index] of indexes.entries()) {
-      if (index < end) {
-        sums.add(index, words.subarray(position * perElement, (position + 1) * perElement), cpus);
-      }
-    }
-    if (indexes[count - 1]! >= end - 1) {
-      // Arrays come in ascending order.
-      break;
-    }
-  }
-  return sums;
+  return words;
 }

@@ -1,18 +1,19 @@
-import { BpfError, type BpfMap, possibleCpus, RingBuffer } from "libbpf-ts";
-import type { DesiredState, InterfaceSettings, Limits, Statistics, Timeouts } from "../model/index.js";
+import { BpfError, type BpfMap, RingBuffer } from "libbpf-ts";
+import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters, Timeouts } from "../model/index.js";
 import { ADDRESS_BYTES } from "./address.js";
-import { type CounterMaps, readStatistics } from "./counters.js";
+import { type CounterMaps, readDrops, readServiceCounters } from "./counters.js";
 import { DataPlaneError } from "./error.js";
 import { warnWithoutForwarding } from "./forwarding.js";
 import { type Loaded, load } from "./load.js";
 import type { Logger } from "./log.js";
-import { type MappedTables, mapTables } from "./mapped-tables.js";
+import type { MappedTables } from "./mapped-tables.js";
 import { DatagramNeighbours } from "./neighbours.js";
 import { NextHops } from "./next-hops.js";
 import { Pins } from "./pins.js";
 import { Publisher, type PublishReport } from "./publisher.js";
 import { routeLookup } from "./route.js";
 import { writeTimeouts } from "./settings.js";
+import { inSlices } from "./slices.js";
 import { type AddressFamily, EventKind, layout } from "./sluice.bpf.js";
 import { sourceAddress } from "./source-address.js";
 import { Sweeper } from "./sweeper.js";
@@ -28,8 +29,19 @@ export interface DataPlaneOptions {
   readonly objectPath?: string;
   /** Where the BPF file system is mounted; left out: /sys/fs/bpf. */
   readonly bpffs?: string;
+  /**
+   * To be aborted when the process is to end: opening, and a publish that has not begun to change what packets meet, are given up
+   * and reject with its reason. close() has no need to wait for them then.
+   */
+  readonly signal?: AbortSignal;
   readonly log: Logger;
 }
+
+/**
+ * In every network namespace (LOOPBACK_IFINDEX of include/net/flow.h). The kernel answers only for interfaces on which forwarding is
+ * on. Where it is off on all others, it may be on for this one alone, by which no packets of others come in.
+ */
+const LOOPBACK = 1;
 
 /**
  * A data plane in the kernel, and all that this process does for it: publishing, next hops, sweeping, counters. It lives on when
@@ -44,13 +56,12 @@ export class DataPlane {
   readonly #sweeper: Sweeper;
   readonly #events: RingBuffer;
   readonly #counters: CounterMaps;
-  readonly #cpus = possibleCpus();
-  #closed = false;
+  readonly #closing = new AbortController();
 
-  private constructor(loaded: Loaded, timeouts: Timeouts, log: Logger) {
-    const { object, interfaces, identity } = loaded;
+  private constructor(loaded: Loaded, { timeouts, signal, log }: DataPlaneOptions) {
+    const { object, tables, inventory, interfaces, identity } = loaded;
     this.#loaded = loaded;
-    this.#tables = mapTables(object);
+    this.#tables = tables;
     writeTimeouts(this.#tables.settings, timeouts);
 
     const egress = object.map<number, number>("egress");
@@ -63,7 +74,7 @@ export class DataPlane {
     this.#nextHops = new NextHops({
       lookup: routeLookup((data) => resolve.testRun({ data }).data),
       realServers: this.#tables.realServers,
-      interfaces: ifindexes,
+      interfaces: [...ifindexes, LOOPBACK],
       neighbours: this.#neighbours,
       sourceAddress,
       addEgress: (ifindex) => {
@@ -71,13 +82,14 @@ export class DataPlane {
       },
       log,
     });
-    this.#publisher = new Publisher(this.#tables, this.#nextHops, log);
+    this.#publisher = new Publisher(tables, inventory, this.#nextHops, log, signal ?? new AbortController().signal);
     const sweep = object.program("sweep");
     this.#sweeper = new Sweeper((data) => sweep.testRunAsync({ data }), identity.buckets, log);
     this.#counters = {
       services: object.map("service_counters"),
       realServers: object.map("real_counters"),
       drops: object.map("drops"),
+      realLoad: tables.realLoad,
     };
     this.#events = new RingBuffer(object.map("events"), (records) => {
       this.#hear(records);
@@ -98,15 +110,16 @@ export class DataPlane {
    * @throws DataPlaneError
    */
   static async open(options: DataPlaneOptions): Promise<DataPlane> {
-    const { instance, bpffs, timeouts, log } = options;
+    const { instance, bpffs, log } = options;
     const pins = Pins.of(instance, bpffs);
     const loaded = await load(pins, options);
     try {
-      const dataPlane = new DataPlane(loaded, timeouts, log);
+      const dataPlane = new DataPlane(loaded, options);
       const names = loaded.interfaces.map(({ name }) => name);
       log.info({ interfaces: names, pins: pins.root }, loaded.adopted ? "data plane adopted" : "data plane loaded");
       return dataPlane;
     } catch (error) {
+      loaded.tables.close();
       loaded.object.close();
       throw error;
     }
@@ -126,16 +139,31 @@ export class DataPlane {
    * as last time cost nothing. The first call waits for up to a second until the next hops of the real servers are known.
    *
    * @throws DataPlaneError CAPACITY_EXCEEDED, TABLE_TOO_SMALL, DUPLICATE_SERVICE: nothing has changed. WRITE_FAILED: a part has.
+   * The reason of the signal that it was opened with, once that is aborted: nothing has changed.
    */
   async publish(desired: DesiredState): Promise<PublishReport> {
     this.#requireOpen();
     return this.#publisher.publish(desired);
   }
 
-  /** Counters of all services in use, since the data plane was loaded or the service or real server added. */
-  statistics(): Statistics {
+  /**
+   * What a service has counted since the data plane was loaded, or the service or real server added; undefined where there is no
+   * such service in use. Costs one system call a real server.
+   *
+   * @param name as serviceName() has it
+   */
+  async serviceCounters(name: string): Promise<ServiceCounters | undefined> {
     this.#requireOpen();
-    return readStatistics(this.#counters, this.#publisher.inventory, this.#tables.realLoad, this.#cpus);
+    const service = this.#publisher.inventory.services.get(name);
+    return service?.indexed === true
+      ? inSlices(readServiceCounters(this.#counters, service), this.#closing.signal)
+      : undefined;
+  }
+
+  /** What was dropped since the data plane was loaded, by reason. */
+  drops(): Drops {
+    this.#requireOpen();
+    return readDrops(this.#counters.drops);
   }
 
   /** Entries of the connection table in use, some seconds ago. A nat or fullnat connection has two. */
@@ -145,10 +173,10 @@ export class DataPlane {
 
   /** Lets go of the data plane, which stays pinned and goes on forwarding. Waits for a publish that is under way. */
   async close(): Promise<void> {
-    if (this.#closed) {
+    if (this.#closing.signal.aborted) {
       return;
     }
-    this.#closed = true;
+    this.#closing.abort(closed());
     this.#events.close();
     await this.#publisher.close();
     await Promise.all([this.#nextHops.close(), this.#sweeper.close()]);
@@ -158,9 +186,7 @@ export class DataPlane {
   }
 
   #requireOpen(): void {
-    if (this.#closed) {
-      throw new DataPlaneError("CLOSED", "this data plane was closed");
-    }
+    this.#closing.signal.throwIfAborted();
   }
 
   #hear(records: readonly Uint8Array[]): void {
@@ -182,6 +208,10 @@ export class DataPlane {
       }
     }
   }
+}
+
+function closed(): DataPlaneError {
+  return new DataPlaneError("CLOSED", "this data plane was closed");
 }
 
 /** Lets packets leave by an interface. One that has just gone needs no entry. */

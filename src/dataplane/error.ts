@@ -11,6 +11,7 @@ export const DATA_PLANE_ERROR_CODES = [
   "LIMITS_DIFFER", // the running maps have other sizes than the configuration wants
   "LOAD_FAILED", // the object is missing, broken, or refused by the verifier
   "MODE_DIFFERS", // XDP runs on an interface in another mode than the configuration wants
+  "PERMISSION_DENIED", // this process lacks a capability
   "PINS_DAMAGED", // what is pinned is incomplete or contradicts itself
   "TABLE_TOO_SMALL", // an mh table with fewer slots than real servers
   "WRITE_FAILED", // the kernel refused a write to a map

@@ -2,14 +2,21 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Logger } from "./log.js";
 
-/** Warns of each of these interfaces on which forwarding is off. */
+/**
+ * Warns of each of these interfaces on which forwarding is off. Where it is on for `lo` alone, that was a choice: dr and tun need
+ * no more, as their replies do not come back through this host.
+ */
 export function warnWithoutForwarding(interfaces: readonly string[], log: Logger): void {
+  if (forwards("lo") && !forwards("all")) {
+    return;
+  }
   for (const name of interfaces) {
     if (!forwards(name)) {
       const command = "sysctl -w net.ipv4.ip_forward=1";
+      const commandForDirect = "sysctl -w net.ipv4.conf.lo.forwarding=1";
       log.warn(
         { interface: name, command },
-        `IPv4 forwarding is off on ${name}, so no packet is forwarded; run \`${command}\``,
+        `IPv4 forwarding is off on ${name}, so the kernel finds no way for what comes in by it; run \`${command}\`, or \`${commandForDirect}\` where every method is dr or tun`,
       );
     }
   }

@@ -19,6 +19,7 @@ import {
   type Scheduling,
 } from "./record.js";
 import { readLocalAddress, readLocalAddressCount } from "./settings.js";
+import type { Steps } from "./slices.js";
 import { AddressFamily, ForwardingMethod, Protocol, RealServerState, type ServiceKey } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
 
@@ -117,13 +118,13 @@ function nameOf(key: ServiceKey): string {
 }
 
 /**
- * Reads the maps. What a process that died left half done looks like something that drains: the next publish takes it up or
+ * Reads the maps, which nobody may write meanwhile. What a process that died left half done looks like something that drains: the next publish takes it up or
  * lets it go.
  *
  * @param now milliseconds of a monotonic clock
  * @throws DataPlaneError PINS_DAMAGED where the maps contradict themselves
  */
-export function readInventory(tables: Tables, now: number): Inventory {
+export function* readInventory(tables: Tables, now: number): Steps<Inventory> {
   const inventory: Inventory = {
     services: new Map(),
     vips: new Map(),
@@ -138,9 +139,11 @@ export function readInventory(tables: Tables, now: number): Inventory {
   const indexed = new Map<number, string>();
   for (const [key, index] of tables.serviceIndex.entries()) {
     indexed.set(index, nameOf(key));
+    yield;
   }
-  const realServers = readRealServers(tables, inventory.freeRealServers, now);
+  const realServers = yield* readRealServers(tables, inventory.freeRealServers, now);
   for (let index = 0; index < tables.services.length; index++) {
+    yield;
     const record = readService(tables.services, index);
     if (record === undefined) {
       continue;
@@ -198,9 +201,14 @@ export function setService(inventory: Inventory, service: InstalledService): voi
   }
 }
 
-function readRealServers(tables: Tables, free: FreeList, now: number): Map<number, Map<string, InstalledRealServer>> {
+function* readRealServers(
+  tables: Tables,
+  free: FreeList,
+  now: number,
+): Steps<Map<number, Map<string, InstalledRealServer>>> {
   const byService = new Map<number, Map<string, InstalledRealServer>>();
   for (let index = 0; index < tables.realServers.length; index++) {
+    yield;
     const record = readRealServer(tables.realServers, index);
     if (record === undefined) {
       continue;

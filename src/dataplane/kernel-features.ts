@@ -32,8 +32,8 @@ function hasMapIterator(): boolean {
 }
 
 /** @throws DataPlaneError KERNEL_FEATURE_MISSING, naming all that are missing */
-export function requireKernelFeatures(): void {
-  const missing = REQUIREMENTS.filter(({ present }) => !present());
+export function requireKernelFeatures(requirements: readonly Requirement[] = REQUIREMENTS): void {
+  const missing = requirements.filter(({ present }) => !present());
   if (missing.length > 0) {
     const list = missing.map(({ feature, since }) => `${feature} (Linux ${since})`).join(", ");
     throw new DataPlaneError("KERNEL_FEATURE_MISSING", `this kernel lacks ${list}`, {

@@ -23,10 +23,14 @@ import {
 import type { InterfaceSettings, Limits } from "../model/index.js";
 import { attachAll, detachUnwanted, findInterface, type Interface } from "./attachment.js";
 import { DataPlaneError } from "./error.js";
+import { type Inventory, readInventory } from "./inventory.js";
 import { requireKernelFeatures } from "./kernel-features.js";
 import type { Logger } from "./log.js";
+import { type MappedTables, mapTables } from "./mapped-tables.js";
+import { requirePermission } from "./permission.js";
 import { type Pins, requireBpffs } from "./pins.js";
 import { limitsDiffer, mapSize, REMEDY } from "./sizes.js";
+import { inSlices } from "./slices.js";
 import { Abi, type DropCounter, DropReason, type Identity } from "./sluice.bpf.js";
 import { allOrNothing, type Undo } from "./undo.js";
 
@@ -34,15 +38,22 @@ export interface LoadOptions {
   readonly interfaces: readonly InterfaceSettings[];
   readonly limits: Limits;
   readonly objectPath?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
   readonly log: Logger;
 }
 
-export interface Loaded {
+export interface Loaded extends Contents {
   readonly object: BpfObject;
   readonly interfaces: readonly Interface[];
   readonly identity: Identity;
   /** Whether a data plane ran before. */
   readonly adopted: boolean;
+}
+
+interface Contents {
+  readonly tables: MappedTables;
+  /** What they hold. */
+  readonly inventory: Inventory;
 }
 
 /** Where `make build` leaves it; this file is dist/src/dataplane/load.js then. */
@@ -55,6 +66,7 @@ const PINNED_PROGRAMS = [MAIN_PROGRAM, "sweep", "resolve_route"];
 export async function load(pins: Pins, options: LoadOptions): Promise<Loaded> {
   requireBpffs(pins);
   const interfaces = options.interfaces.map(findInterface);
+  requirePermission();
   requireKernelFeatures();
   pins.staging.remove();
   return pins.exists
@@ -65,7 +77,7 @@ export async function load(pins: Pins, options: LoadOptions): Promise<Loaded> {
 async function loadFirst(
   pins: Pins,
   interfaces: readonly Interface[],
-  { limits, objectPath, log }: LoadOptions,
+  { limits, objectPath, signal, log }: LoadOptions,
   undo: Undo,
 ): Promise<Loaded> {
   using open = openSluice(objectPath);
@@ -78,6 +90,7 @@ async function loadFirst(
   });
   object.map<number, Identity>("identity").set(0, identity);
   nameDrops(object);
+  const contents = await readContents(object, undo, signal);
 
   const { staging } = pins;
   undo.add("pinning", () => {
@@ -96,13 +109,13 @@ async function loadFirst(
     pins.remove();
   });
   await attachAll(interfaces, object.program(MAIN_PROGRAM), undefined, pins, undo, log);
-  return { object, interfaces, identity, adopted: false };
+  return { object, ...contents, interfaces, identity, adopted: false };
 }
 
 async function adopt(pins: Pins, interfaces: readonly Interface[], options: LoadOptions): Promise<Loaded> {
   const identity = readIdentity(pins);
   using previous = Program.open(pins.program(MAIN_PROGRAM));
-  const object = await allOrNothing(options.log, (undo) =>
+  const replaced = await allOrNothing(options.log, (undo) =>
     replace(pins, interfaces, identity, previous, options, undo),
   );
   try {
@@ -113,18 +126,21 @@ async function adopt(pins: Pins, interfaces: readonly Interface[], options: Load
   } catch (error) {
     options.log.error({ err: error }, "cannot detach from interfaces that are no longer configured");
   }
-  return { object, interfaces, identity, adopted: true };
+  return { ...replaced, interfaces, identity, adopted: true };
 }
 
-/** Loads this build's programs over the pinned maps and puts them in the place of those that run. */
+/**
+ * Loads this build's programs over the pinned maps and puts them in the place of those that run, once it is clear that these
+ * maps can be gone on with.
+ */
 async function replace(
   pins: Pins,
   interfaces: readonly Interface[],
   identity: Identity,
   previous: Program,
-  { limits, objectPath, log }: LoadOptions,
+  { limits, objectPath, signal, log }: LoadOptions,
   undo: Undo,
-): Promise<BpfObject> {
+): Promise<Contents & { readonly object: BpfObject }> {
   using open = openSluice(objectPath);
   setSizes(open, limits);
   setRodata(open, identity);
@@ -133,6 +149,7 @@ async function replace(
   undo.add("loading", () => {
     object.close();
   });
+  const contents = await readContents(object, undo, signal);
   for (const name of missing) {
     const path = pins.map(name);
     undo.add(`pinning the map ${name}`, () => {
@@ -146,7 +163,16 @@ async function replace(
   for (const name of PINNED_PROGRAMS.toReversed()) {
     pins.replace(pins.program(name), object.program(name));
   }
-  return object;
+  return { object, ...contents };
+}
+
+/** @throws DataPlaneError PINS_DAMAGED */
+async function readContents(object: BpfObject, undo: Undo, signal: AbortSignal | undefined): Promise<Contents> {
+  const tables = mapTables(object);
+  undo.add("mapping", () => {
+    tables.close();
+  });
+  return { tables, inventory: await inSlices(readInventory(tables, performance.now()), signal) };
 }
 
 function openSluice(path = DEFAULT_OBJECT): OpenObject {

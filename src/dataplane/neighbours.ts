@@ -14,8 +14,12 @@ const DATAGRAM = new Uint8Array(1);
 const RETRY_AFTER = 1000;
 /** The same for one that has: about the time for which Linux trusts a MAC (net.ipv4.neigh.default.base_reachable_time_ms). */
 const CONFIRM_AFTER = 30_000;
-/** Datagrams a second to all neighbours together. */
-const MOST_A_SECOND = 2000;
+/**
+ * Datagrams to all neighbours together: so many in each window of milliseconds. Each takes the kernel 20 µs, and much more where
+ * its neighbour table is full (net.ipv4.neigh.default.gc_thresh3), so that more at a time would hold up the event loop.
+ */
+const MOST_AT_ONCE = 20;
+const WINDOW = 10;
 
 export interface Neighbours {
   /** Asks for the MAC of an address on link, unless that was done lately. */
@@ -30,8 +34,8 @@ export class DatagramNeighbours implements Neighbours {
   readonly #sockets = new Map<"udp4" | "udp6", Socket>();
   /** When an address was last asked for, by its text or, for IPv4, its bits: this is looked at for every answer of the kernel. */
   readonly #asked = new Map<string | number, number>();
-  #second = 0;
-  #sentThisSecond = 0;
+  #window = 0;
+  #sentInWindow = 0;
 
   constructor(log: Logger) {
     this.#log = log;
@@ -72,13 +76,13 @@ export class DatagramNeighbours implements Neighbours {
   }
 
   #mayAsk(now: number): boolean {
-    const second = Math.floor(now / 1000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#sentThisSecond = 0;
+    const window = Math.floor(now / WINDOW);
+    if (window !== this.#window) {
+      this.#window = window;
+      this.#sentInWindow = 0;
       this.#forget(now);
     }
-    return ++this.#sentThisSecond <= MOST_A_SECOND;
+    return ++this.#sentInWindow <= MOST_AT_ONCE;
   }
 
   #forget(now: number): void {

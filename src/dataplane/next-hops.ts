@@ -9,7 +9,7 @@ import type { Logger } from "./log.js";
 import type { Neighbours } from "./neighbours.js";
 import { type NextHop, sameNextHop, writeNextHop } from "./record.js";
 import type { Route, RouteLookup } from "./route.js";
-import { inSlices } from "./slices.js";
+import { eachInSlices } from "./slices.js";
 import { RouteVerdict } from "./sluice.bpf.js";
 import type { ArrayMemory } from "./tables.js";
 
@@ -23,6 +23,8 @@ const HOLD = 3000;
 const ASKED_AGAIN_AFTER = 100;
 /** Milliseconds between two looks at what is awaited. */
 const POLL = 20;
+/** Addresses that a complaint names. */
+const EXAMPLES = 3;
 
 export interface NextHopsParts {
   readonly lookup: RouteLookup;
@@ -106,15 +108,19 @@ export class NextHops {
     }
   }
 
-  /** Looks up every address that was never looked up. */
-  async resolveNew(): Promise<void> {
-    await inSlices(this.#new, (target) => {
-      this.#resolve(target);
-    });
+  /** Looks up every address that was never looked up. Rejects with the signal's reason. */
+  async resolveNew(signal?: AbortSignal): Promise<void> {
+    await eachInSlices(
+      this.#new,
+      (target) => {
+        this.#resolve(target);
+      },
+      signal,
+    );
   }
 
-  /** Waits until no address lacks only its MAC, or until `timeout` milliseconds have passed. */
-  async settle(timeout: number): Promise<void> {
+  /** Waits until no address lacks only its MAC, or until `timeout` milliseconds have passed. Rejects with the signal's reason. */
+  async settle(timeout: number, signal?: AbortSignal): Promise<void> {
     const deadline = performance.now() + timeout;
     for (;;) {
       const waiting = [...this.#targets.values()].filter(
@@ -124,9 +130,15 @@ export class NextHops {
         return;
       }
       await sleep(POLL);
-      await inSlices(waiting, (target) => {
-        this.#resolve(target);
-      });
+      await eachInSlices(
+        waiting,
+        (target) => {
+          if (performance.now() < deadline) {
+            this.#resolve(target);
+          }
+        },
+        signal,
+      );
     }
   }
 
@@ -156,17 +168,27 @@ export class NextHops {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       const started = performance.now();
-      await inSlices(this.#targets.values(), (target) => {
-        if (!signal.aborted) {
-          this.#resolve(target);
+      await this.#lookEverythingUp().catch((error: unknown) => {
+        if (error !== signal.reason) {
+          this.#parts.log.error({ err: error }, "cannot look up next hops");
         }
       });
-      this.#complain();
       const took = performance.now() - started;
       await sleep(Math.max(REFRESH - took, PAUSE_RATIO * took), undefined, { signal, ref: false }).catch(
         () => undefined,
       );
     }
+  }
+
+  async #lookEverythingUp(): Promise<void> {
+    await eachInSlices(
+      this.#targets.values(),
+      (target) => {
+        this.#resolve(target);
+      },
+      this.#stop.signal,
+    );
+    this.#complain();
   }
 
   #resolve(target: Target): void {
@@ -236,18 +258,21 @@ export class NextHops {
 
   /** Says once what is wrong, and once that it is right again. */
   #complain(): void {
-    const counts = new Map<string, string[]>();
-    for (const { text, hop, route } of this.#targets.values()) {
-      if (hop === undefined) {
+    const unresolved = new Map<string, { count: number; examples: string[] }>();
+    for (const target of this.#targets.values()) {
+      const { text, hop, route } = target;
+      if (hop === undefined && !this.#new.has(target)) {
         const reason = REASONS[route?.verdict ?? RouteVerdict.ROUTE_NONE];
-        const addresses = counts.get(reason) ?? [];
-        counts.set(reason, addresses);
-        addresses.push(text);
+        const found = unresolved.get(reason) ?? { count: 0, examples: [] };
+        unresolved.set(reason, found);
+        found.count++;
+        if (found.examples.length < EXAMPLES) {
+          found.examples.push(text);
+        }
       }
     }
-    const parts = Array.from(counts, ([reason, addresses]) => {
-      const examples = addresses.slice(0, 3).join(", ");
-      return `${String(addresses.length)} (${examples}${addresses.length > 3 ? ", …" : ""}): ${reason}`;
+    const parts = Array.from(unresolved, ([reason, { count, examples }]) => {
+      return `${String(count)} (${examples.join(", ")}${count > examples.length ? ", …" : ""}): ${reason}`;
     });
     const complaint = parts.join("; ");
     if (complaint === this.#complaint) {
@@ -257,14 +282,18 @@ export class NextHops {
     if (complaint === "") {
       this.#parts.log.info({}, "every real server has a next hop");
     } else {
-      this.#parts.log.warn({ unresolved: Object.fromEntries(counts) }, `real servers without a next hop: ${complaint}`);
+      this.#parts.log.warn(
+        { unresolved: Object.fromEntries(unresolved) },
+        `real servers without a next hop: ${complaint}`,
+      );
     }
   }
 }
 
 const REASONS: Readonly<Record<RouteVerdict, string>> = {
-  [RouteVerdict.ROUTE_RESOLVED]: "not looked up yet",
+  [RouteVerdict.ROUTE_RESOLVED]: "not written yet",
   [RouteVerdict.ROUTE_NO_NEIGHBOUR]: "the next hop does not answer ARP",
   [RouteVerdict.ROUTE_NONE]: "no route",
-  [RouteVerdict.ROUTE_NOT_FORWARDING]: "forwarding is off; run `sysctl -w net.ipv4.ip_forward=1`",
+  [RouteVerdict.ROUTE_NOT_FORWARDING]:
+    "forwarding is off; run `sysctl -w net.ipv4.ip_forward=1`, or, where every method is dr or tun, `sysctl -w net.ipv4.conf.lo.forwarding=1`",
 };

@@ -32,6 +32,7 @@ import { CHUNK_SLOTS, NO_RING, type Ring, ringChunks, ringSlots } from "./record
 import { compileRing } from "./ring.js";
 import { schedulingOf, transition } from "./scheduling.js";
 import { readLocalAddressCount, readLocalPorts } from "./settings.js";
+import type { Steps } from "./slices.js";
 import { RealServerState, Scheduler } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
 import type { Write } from "./write.js";
@@ -58,13 +59,15 @@ export interface Plan {
 }
 
 /**
+ * Pauses between services; neither inventory nor tables may be changed by others meanwhile.
+ *
  * @param now milliseconds of a monotonic clock
- * @throws DataPlaneError CAPACITY_EXCEEDED, TABLE_TOO_SMALL or DUPLICATE_SERVICE; nothing is taken then
+ * @throws DataPlaneError CAPACITY_EXCEEDED, TABLE_TOO_SMALL or DUPLICATE_SERVICE, or what is thrown into it; nothing is taken then
  */
-export function planPublish(inventory: Inventory, tables: Tables, desired: DesiredState, now: number): Plan {
+export function* planPublish(inventory: Inventory, tables: Tables, desired: DesiredState, now: number): Steps<Plan> {
   const planner = new Planner(inventory, tables, now);
   try {
-    return planner.plan(desired);
+    return yield* planner.plan(desired);
   } catch (error) {
     planner.abandon();
     throw error;
@@ -153,13 +156,15 @@ class Planner {
     this.#chunkClaims = new Claims(inventory.freeChunks);
   }
 
-  plan(desired: DesiredState): Plan {
+  *plan(desired: DesiredState): Steps<Plan> {
     const { wanted, unwanted } = this.#touched(desired.services);
     for (const installed of unwanted) {
       this.#removeService(installed);
+      yield;
     }
     for (const [name, service] of wanted) {
       this.#installService(name, service);
+      yield;
     }
     this.#serviceClaims.check("limits.services", 1, "services whose connections have not ended");
     this.#realServerClaims.check("limits.real_servers", 1, "real servers whose connections have not ended");

@@ -8,7 +8,7 @@ import type { Logger } from "./log.js";
 import type { NextHops } from "./next-hops.js";
 import { type Plan, type PublishChanges, planPublish } from "./plan.js";
 import { graceLeft, reap } from "./retire.js";
-import { inSlices } from "./slices.js";
+import { eachInSlices, inSlices } from "./slices.js";
 import type { Tables } from "./tables.js";
 import { apply } from "./write.js";
 
@@ -31,28 +31,29 @@ export class Publisher {
   readonly #tables: Tables;
   readonly #nextHops: NextHops;
   readonly #log: Logger;
+  readonly #stop: AbortSignal;
   #inventory: Inventory;
   #queue: Promise<unknown> = Promise.resolve();
   #settled = false;
   #reaper: NodeJS.Timeout | undefined;
   #closed = false;
 
-  /** @throws DataPlaneError PINS_DAMAGED */
-  constructor(tables: Tables, nextHops: NextHops, log: Logger) {
+  /** @param stop ends a publish that has not come to the writes which matter */
+  constructor(tables: Tables, inventory: Inventory, nextHops: NextHops, log: Logger, stop: AbortSignal) {
     this.#tables = tables;
+    this.#inventory = inventory;
     this.#nextHops = nextHops;
     this.#log = log;
-    this.#inventory = readInventory(tables, performance.now());
-    for (const service of this.#inventory.services.values()) {
-      this.#watch(service);
-    }
+    this.#stop = stop;
+    // What was published before this process is kept resolved until the first publish says what stays.
+    void this.#inTurn(() => this.#watch(inventory.services.values())).catch(() => undefined);
   }
 
   get inventory(): Inventory {
     return this.#inventory;
   }
 
-  /** Whole or not at all; calls take their turns. */
+  /** Whole or not at all; calls take their turns. Rejects with the reason of `stop` once that is aborted. */
   publish(desired: DesiredState): Promise<PublishReport> {
     return this.#inTurn(() => this.#publish(desired));
   }
@@ -81,7 +82,7 @@ export class Publisher {
     try {
       await this.#carryOut(plan);
     } catch (error) {
-      throw this.#recover(error);
+      throw this.#stop.aborted ? error : await this.#recover(error);
     }
     const report = {
       ...plan.changes,
@@ -96,8 +97,10 @@ export class Publisher {
   /** Where room is lacking that becomes free within moments, waits for it once. */
   async #plan(desired: DesiredState): Promise<Plan> {
     this.#reap();
+    const plan = (): Promise<Plan> =>
+      inSlices(planPublish(this.#inventory, this.#tables, desired, performance.now()), this.#stop);
     try {
-      return planPublish(this.#inventory, this.#tables, desired, performance.now());
+      return await plan();
     } catch (error) {
       const left = graceLeft(this.#inventory, performance.now());
       if (!(error instanceof DataPlaneError) || error.code !== "CAPACITY_EXCEEDED" || left === undefined) {
@@ -107,31 +110,38 @@ export class Publisher {
       while (this.#reap()) {
         // Frees a bounded number each time.
       }
-      return planPublish(this.#inventory, this.#tables, desired, performance.now());
+      return plan();
     }
   }
 
+  /**
+   * Stopping before the last step leaves elements behind that nothing refers to, as the end of the process would; the next start
+   * frees them. The last step is not stopped: it takes a tenth of a second for ten thousand services, and makes them change together.
+   */
   async #carryOut(plan: Plan): Promise<void> {
-    await inSlices(plan.preparations, (write) => {
-      apply(this.#tables, write);
-    });
-    for (const service of plan.services) {
-      this.#watch(service);
-    }
-    await this.#nextHops.resolveNew();
+    await eachInSlices(
+      plan.preparations,
+      (write) => {
+        apply(this.#tables, write);
+      },
+      this.#stop,
+    );
+    await this.#watch(plan.services);
+    await this.#nextHops.resolveNew(this.#stop);
     if (!this.#settled) {
       this.#settled = true;
-      await this.#nextHops.settle(FIRST_SETTLE);
+      await this.#nextHops.settle(FIRST_SETTLE, this.#stop);
     }
-    await inSlices(plan.writes, (write) => {
+    this.#stop.throwIfAborted();
+    await eachInSlices(plan.writes, (write) => {
       apply(this.#tables, write);
     });
     plan.commit();
   }
 
   /** A write failed half way. All that was written is valid, so the maps are read again and the next publish goes on from there. */
-  #recover(cause: unknown): DataPlaneError {
-    this.#inventory = readInventory(this.#tables, performance.now());
+  async #recover(cause: unknown): Promise<DataPlaneError> {
+    this.#inventory = await inSlices(readInventory(this.#tables, performance.now()), this.#stop);
     const reason = cause instanceof Error ? cause.message : String(cause);
     return new DataPlaneError("WRITE_FAILED", `the kernel refused a write to a map: ${reason}`, {
       cause,
@@ -140,14 +150,20 @@ export class Publisher {
   }
 
   /** A removed real server gets no packets; one that drains does. */
-  #watch({ realServers }: InstalledService): void {
-    for (const realServer of realServers.values()) {
-      if (realServer.standing === "removed") {
-        this.#nextHops.unwatch(realServer.index);
-      } else {
-        this.#nextHops.watch(realServer);
-      }
-    }
+  async #watch(services: Iterable<InstalledService>): Promise<void> {
+    await eachInSlices(
+      services,
+      ({ realServers }) => {
+        for (const realServer of realServers.values()) {
+          if (realServer.standing === "removed") {
+            this.#nextHops.unwatch(realServer.index);
+          } else {
+            this.#nextHops.watch(realServer);
+          }
+        }
+      },
+      this.#stop,
+    );
   }
 
   #unresolved(services: readonly InstalledService[]): string[] {

@@ -71,13 +71,16 @@ export function limitsDiffer(map: string, running: number, limits: Limits): Data
   }
   const field = FIELDS[sizing.limit];
   const wanted = limits[sizing.limit];
+  // A map's size stands for all limits that round up to it; which of them was configured, the map does not say.
+  const least = Math.floor((running - 1) * sizing.perElement) + 1;
   const available = Math.floor(running * sizing.perElement);
-  const message = `${field} is ${String(wanted)}, but the data plane runs with ${String(available)}, which only a new load can change`;
+  const loaded = least === available ? String(available) : `a value from ${String(least)} to ${String(available)}`;
+  const message = `${field} is ${String(wanted)}, but the data plane was loaded with ${loaded}, which only a new load can change`;
   return new DataPlaneError("LIMITS_DIFFER", message, {
     field,
     wanted,
     available,
-    remedy: `set it to ${String(available)}, or run \`sluice unload\`, which interrupts traffic, and start again`,
+    remedy: `set it to what it was then, or run \`sluice unload\`, which interrupts traffic, and start again`,
   });
 }
 

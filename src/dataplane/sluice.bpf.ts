@@ -24,6 +24,18 @@ export interface Bucket {
   slots: Connection[];
 }
 
+export interface ClientHop {
+  client: Address;
+  vip: Address;
+  tick: number;
+  from_ifindex: number;
+  ifindex: number;
+  destination_mac: Uint8Array;
+  source_mac: Uint8Array;
+  mtu: number;
+  tos: number;
+}
+
 export interface Connection {
   flow: Flow;
   expires: number;
@@ -300,6 +312,7 @@ export interface VipKey {
 
 /** The maps' key and value types: object.map<Maps["x"]["key"], Maps["x"]["value"]>("x"). */
 export interface Maps {
+  client_hops: { key: number; value: ClientHop };
   connection_table: { key: number; value: Bucket };
   cursors: { key: number; value: Cursor };
   destinations: { key: DestinationKey; value: Destination };
@@ -347,6 +360,7 @@ export interface Programs {
 export const layout = {
   Address: { size: 16, offsets: { bytes: 0 } },
   Bucket: { size: 1088, offsets: { tags: 0, used: 36, lodgers: 40, slots: 64 } },
+  ClientHop: { size: 64, offsets: { client: 0, vip: 16, tick: 32, from_ifindex: 36, ifindex: 40, destination_mac: 44, source_mac: 50, mtu: 56, tos: 58 } },
   Connection: { size: 64, offsets: { flow: 0, expires: 40, real: 44, service: 48, twin: 52, id: 56, state: 58, direction: 59, local_address: 60, local_port: 62 } },
   Cursor: { size: 64, offsets: { next: 0 } },
   Destination: { size: 72, offsets: { modified: 0, count: 4, servers: 8 } },

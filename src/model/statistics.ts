@@ -27,10 +27,5 @@ export interface DropCounter {
   readonly bytes: bigint;
 }
 
-/** What the data plane has counted. */
-export interface Statistics {
-  /** By serviceName. */
-  readonly services: ReadonlyMap<string, ServiceCounters>;
-  /** By reason: bpf/abi.h's enum drop_reason in lower case without its prefix. */
-  readonly drops: Readonly<Record<string, DropCounter>>;
-}
+/** By reason: bpf/abi.h's enum drop_reason in lower case without its prefix. */
+export type Drops = Readonly<Record<string, DropCounter>>;

@@ -3,13 +3,14 @@
  * them to an interface, and runs the packet tests. Reports on standard output, in the lines of report.ts.
  */
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import path from "node:path";
 import { TapReader } from "../tally.js";
 import { foreignFrames } from "./frames.js";
 import { attachToVeth, load, type PinnedProgram, runOnFrame } from "./programs.js";
 import { encodeMessage, type Message } from "./report.js";
-import { project, readTask, type Task } from "./task.js";
+import { project, type Task } from "./task.js";
 
 const XDP_PASS = 2;
 
@@ -101,7 +102,8 @@ function runTests(files: readonly string[]): void {
   reader.end();
 }
 
-const task = readTask();
+const [taskFile = ""] = process.argv.slice(2);
+const task = JSON.parse(readFileSync(taskFile, "utf8")) as Task;
 report({ kind: "kernel", release: release() });
 for (const object of task.objects) checkObject(object);
 checkRefusal(task.refused);

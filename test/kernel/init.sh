@@ -27,8 +27,9 @@ for folder in proc sys dev; do
 	mount --rbind "/$folder" "/root/$folder"
 done
 mount -t tmpfs run /root/run
+cp /task.json /root/run/task.json
 
 ip link set lo up
 # shellcheck disable=SC2154 # from the kernel's command line
-chroot /root "$node" "$project/dist/test/kernel/guest.js" || echo "guest.js ended with status $?"
+chroot /root "$node" "$project/dist/test/kernel/guest.js" /run/task.json || echo "guest.js ended with status $?"
 poweroff -f

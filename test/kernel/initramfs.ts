@@ -1,10 +1,8 @@
-import { readFileSync } from "node:fs";
-
 /** What the guest finds before it has mounted anything: a path without leading slash, and what is there. */
 export type InitramfsEntry =
   | { readonly path: string; readonly kind: "directory" }
   | { readonly path: string; readonly kind: "symlink"; readonly target: string }
-  | { readonly path: string; readonly kind: "file"; readonly source: string; readonly executable: boolean };
+  | { readonly path: string; readonly kind: "file"; readonly contents: Buffer; readonly executable: boolean };
 
 const DIRECTORY = 0o040755;
 const SYMLINK = 0o120777;
@@ -28,7 +26,7 @@ function modeAndContents(entry: InitramfsEntry): [mode: number, contents: Buffer
     case "symlink":
       return [SYMLINK, Buffer.from(entry.target)];
     case "file":
-      return [entry.executable ? EXECUTABLE : FILE, readFileSync(entry.source)];
+      return [entry.executable ? EXECUTABLE : FILE, entry.contents];
   }
 }
 

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 
 /** An unpacked Debian kernel. */
@@ -39,7 +39,7 @@ const MODULES = [
 ] as const;
 
 /**
- * The newest 6.1 kernel that apt knows, unpacked below `folder`; nothing is installed. Downloads only what is not there yet.
+ * The newest 6.1 kernel that apt knows, unpacked below `folder`, which exists; nothing is installed. Downloads only what is not there yet.
  */
 export function unpackDebianKernel(folder: string): DebianKernel {
   const packageName = newestPackage();
@@ -71,24 +71,24 @@ function newestPackage(): string {
 }
 
 function downloadAndUnpack(folder: string, packageName: string, release: string, unpacked: string): void {
-  mkdirSync(folder, { recursive: true });
   // Unpacked under another name first: what is there under its own name is whole.
-  const partial = path.join(folder, "partial");
-  rmSync(partial, { recursive: true, force: true });
-  mkdirSync(partial);
+  const partial = mkdtempSync(path.join(folder, "partial-"));
+  try {
+    const sandboxOff = ["-o", "APT::Sandbox::User="]; // apt's own user may not be able to write here
+    const download = spawnSync("apt-get", [...sandboxOff, "download", packageName], { cwd: partial, encoding: "utf8" });
+    if (download.status !== 0) {
+      throw new KernelPackageError("DOWNLOAD_FAILED", `apt-get download ${packageName}: ${download.stderr.trim()}`);
+    }
 
-  const sandboxOff = ["-o", "APT::Sandbox::User="]; // apt's own user may not be able to write here
-  const download = spawnSync("apt-get", [...sandboxOff, "download", packageName], { cwd: partial, encoding: "utf8" });
-  if (download.status !== 0) {
-    throw new KernelPackageError("DOWNLOAD_FAILED", `apt-get download ${packageName}: ${download.stderr.trim()}`);
+    const modules = MODULES.map((module) => `./lib/modules/${release}/kernel/${module}`);
+    const script = 'set -o pipefail; dpkg-deb --fsys-tarfile "$1"_*.deb | tar -x "${@:2}" && rm "$1"_*.deb';
+    const args = ["-c", script, "bash", packageName, `./boot/vmlinuz-${release}`, ...modules];
+    const unpack = spawnSync("bash", args, { cwd: partial, encoding: "utf8" });
+    if (unpack.status !== 0) {
+      throw new KernelPackageError("UNPACK_FAILED", `${packageName} could not be unpacked: ${unpack.stderr.trim()}`);
+    }
+    renameSync(partial, unpacked);
+  } finally {
+    rmSync(partial, { recursive: true, force: true });
   }
-
-  const wanted = [`./boot/vmlinuz-${release}`, ...MODULES.map((module) => `./lib/modules/${release}/kernel/${module}`)];
-  const script = 'set -o pipefail; dpkg-deb --fsys-tarfile "$1"_*.deb | tar -x "${@:2}"';
-  const unpack = spawnSync("bash", ["-c", script, "bash", packageName, ...wanted], { cwd: partial, encoding: "utf8" });
-  if (unpack.status !== 0) {
-    throw new KernelPackageError("UNPACK_FAILED", `${packageName} could not be unpacked: ${unpack.stderr.trim()}`);
-  }
-  for (const file of readdirSync(partial)) if (file.endsWith(".deb")) rmSync(path.join(partial, file));
-  renameSync(partial, unpacked);
 }

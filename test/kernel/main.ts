@@ -8,7 +8,16 @@
  * A FILE is an object to load (*.o) or a compiled file of tests (*.test.js). Without any: the objects of build/bpf, and the
  * packet tests.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import type { FileTally, Skip } from "../tally.js";
@@ -16,11 +25,10 @@ import { buildInitramfs } from "./initramfs.js";
 import { type DebianKernel, KernelPackageError, unpackDebianKernel } from "./kernel-package.js";
 import { MachineError, runMachine } from "./machine.js";
 import { decodeMessage, type Message } from "./report.js";
-import { project, type Task, workFolder, writeTask } from "./task.js";
+import { project, type Task } from "./task.js";
 
 const BUSYBOX = "/bin/busybox";
-const initramfsFile = path.join(workFolder, "initramfs.cpio");
-const consoleFile = path.join(workFolder, "console.log");
+const workFolder = path.join(project, "build/test-kernel");
 
 /** Something that is missing on this machine; nothing was checked. */
 class PrerequisiteError extends Error {
@@ -86,23 +94,23 @@ function refusedObject(): Task["refused"] {
   return { object, reason: "sleepable progs cannot use bpf_spin_lock yet" };
 }
 
-function writeInitramfs(kernel: DebianKernel): void {
+/** The guest's first file system: busybox, the kernel's modules, init.sh and the task. */
+function initramfsOf(kernel: DebianKernel, task: Task): Buffer {
   if (!existsSync(BUSYBOX)) throw new PrerequisiteError(`no ${BUSYBOX}: apt-get install busybox-static`);
-  const order = path.join(workFolder, "modules.order");
-  writeFileSync(order, kernel.modules.map((module) => `${path.basename(module)}\n`).join(""));
-  const init = path.join(project, "test/kernel/init.sh");
-  const image = buildInitramfs([
+  const order = kernel.modules.map((module) => `${path.basename(module)}\n`).join("");
+  return buildInitramfs([
     { kind: "directory", path: "bin" },
-    { kind: "file", path: "bin/busybox", source: BUSYBOX, executable: true },
+    { kind: "file", path: "bin/busybox", contents: readFileSync(BUSYBOX), executable: true },
     { kind: "symlink", path: "bin/sh", target: "busybox" },
-    { kind: "file", path: "init", source: init, executable: true },
+    { kind: "file", path: "init", contents: readFileSync(path.join(project, "test/kernel/init.sh")), executable: true },
+    { kind: "file", path: "task.json", contents: Buffer.from(JSON.stringify(task)), executable: false },
     { kind: "directory", path: "modules" },
-    { kind: "file", path: "modules/order", source: order, executable: false },
-    ...kernel.modules.map(
-      (source) => ({ kind: "file", path: `modules/${path.basename(source)}`, source, executable: false }) as const,
-    ),
+    { kind: "file", path: "modules/order", contents: Buffer.from(order), executable: false },
+    ...kernel.modules.map((module) => {
+      const name = `modules/${path.basename(module)}`;
+      return { kind: "file", path: name, contents: readFileSync(module), executable: false } as const;
+    }),
   ]);
-  writeFileSync(initramfsFile, image);
 }
 
 function printRow(name: string, failure: string | undefined): void {
@@ -148,8 +156,12 @@ async function main(): Promise<void> {
   const { objects, tests, leftOut, timeLimitSeconds } = parseArguments();
   mkdirSync(workFolder, { recursive: true });
   const kernel = unpackDebianKernel(workFolder);
-  writeTask({ objects, refused: refusedObject(), tests });
-  writeInitramfs(kernel);
+  // A folder for each run: two may go on at once.
+  const runFolder = mkdtempSync(path.join(workFolder, "run-"));
+  const initramfsFile = path.join(runFolder, "initramfs.cpio");
+  const consoleFile = path.join(runFolder, "console.log");
+  process.on("exit", () => rmSync(runFolder, { recursive: true, force: true }));
+  writeFileSync(initramfsFile, initramfsOf(kernel, { objects, refused: refusedObject(), tests }));
 
   console.log(`\nLinux ${kernel.release}, emulated:`);
   for (const { name, reason } of leftOut) {
@@ -158,7 +170,6 @@ async function main(): Promise<void> {
   }
   const seen = new Set<Message["kind"]>();
   let stopped: string | undefined;
-  rmSync(consoleFile, { force: true });
   try {
     await runMachine({
       kernel: kernel.image,
@@ -181,9 +192,9 @@ async function main(): Promise<void> {
     stopped = error.message;
   }
   if (!seen.has("end")) {
-    const lastWords = existsSync(consoleFile) ? readFileSync(consoleFile, "utf8").trimEnd().split("\n").slice(-20) : [];
+    const lastWords = existsSync(consoleFile) ? readFileSync(consoleFile, "utf8").trimEnd().split("\n").slice(-40) : [];
     const reason = stopped ?? "the guest ended before its last message";
-    printRow("the check runs to its end", `${reason}\nLast on its console (${consoleFile}):\n${lastWords.join("\n")}`);
+    printRow("the check runs to its end", `${reason}\nLast on its console:\n${lastWords.join("\n")}`);
   }
   console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   process.exitCode = total.failed === 0 ? 0 : 1;

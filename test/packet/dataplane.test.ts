@@ -1,12 +1,12 @@
 /** The control plane's half of the data plane against the kernel: loading, adopting, publishing, refusing, unloading. */
 import "./own-namespace.js";
 import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BpfMap, interfaceIndex, Link, Program } from "libbpf-ts";
 import t from "tap";
 import { DataPlane, type DataPlaneOptions } from "../../src/dataplane/index.js";
-import { type Maps, RealServerState } from "../../src/dataplane/sluice.bpf.js";
+import { type Identity, type Maps, RealServerState } from "../../src/dataplane/sluice.bpf.js";
 import {
   DEFAULT_TIMEOUTS,
   type DesiredState,
@@ -80,8 +80,8 @@ function attached(name: string): boolean {
   return execFileSync("ip", ["link", "show", "dev", name], { encoding: "utf8" }).includes("prog/xdp");
 }
 
-function realServers(dataPlane: DataPlane): [name: string, counters: RealServerCounters][] {
-  return [...dataPlane.statistics().services.get(SERVICE)!.realServers];
+async function realServers(dataPlane: DataPlane): Promise<[name: string, counters: RealServerCounters][]> {
+  return [...(await dataPlane.serviceCounters(SERVICE))!.realServers];
 }
 
 function knowNeighbour(n: number): void {
@@ -115,12 +115,12 @@ t.test("a first start pins everything, attaches and publishes", async (t) => {
     });
     t.ok(forwards(40000));
     t.ok(forwards(40001));
-    t.match(dataPlane.statistics().services.get(SERVICE), { connections: 2n, inPackets: 2n, inBytes: 80n });
-    for (const [name, counters] of realServers(dataPlane)) {
+    t.match(await dataPlane.serviceCounters(SERVICE), { connections: 2n, inPackets: 2n, inBytes: 80n });
+    for (const [name, counters] of await realServers(dataPlane)) {
       t.match(counters, { connections: 1n, active: 1, inactive: 0 }, name);
     }
-    const { drops } = dataPlane.statistics();
-    t.strictSame(drops["next_hop_unresolved"], { packets: 0n, bytes: 0n });
+    t.equal(await dataPlane.serviceCounters("tcp:10.0.0.100:81"), undefined);
+    t.strictSame(dataPlane.drops()["next_hop_unresolved"], { packets: 0n, bytes: 0n });
     t.match(readFileSync(`${ROOT}/connections`, "utf8"), /198\.18\.0\.1/);
   } finally {
     await dataPlane.close();
@@ -145,7 +145,7 @@ t.test("a restart adopts what is pinned and replaces the program in place", asyn
     t.not(pinnedProgram(), before);
     t.equal(programOn("c0"), pinnedProgram());
     t.match(
-      realServers(dataPlane).map(([, { active }]) => active),
+      (await realServers(dataPlane)).map(([, { active }]) => active),
       [1, 1],
       "connections stay",
     );
@@ -167,17 +167,80 @@ t.test("interfaces come and go with the configuration", async (t) => {
   t.strictSame(readdirSync(`${ROOT}/links`), ["c0"]);
 });
 
+/** Takes the service out of its array, but not out of the index that leads to it. */
+function removeService(): () => void {
+  using services = BpfMap.open(`${ROOT}/maps/services`);
+  const key = new Uint8Array(4);
+  const before = services.getRaw(key)!;
+  services.setRaw(key, new Uint8Array(before.length));
+  return () => {
+    using again = BpfMap.open(`${ROOT}/maps/services`);
+    again.setRaw(key, before);
+  };
+}
+
+/** An interface of which the peer's packets are too long for XDP in native mode. */
+function wide(): () => void {
+  execFileSync("ip", ["link", "add", "wide0", "type", "veth", "peer", "name", "wide1", "mtu", "9000"]);
+  return () => {
+    execFileSync("ip", ["link", "delete", "wide0"]);
+  };
+}
+
 t.test("a start that fails leaves what runs as it was", async (t) => {
   using other = Program.open(`${ROOT}/programs/resolve_route`);
   using busy = await Link.attachXdp(other, interfaceIndex("x0"), { mode: "generic" });
   t.ok(busy.info().ifindex);
   const before = pinnedProgram();
   const native = (name: string): { name: string; mode: "native" } => ({ name, mode: "native" });
-  const rows = [
+  using identities = BpfMap.open<number, Identity>(`${ROOT}/maps/identity`);
+  const identity = identities.get(0)!;
+  const withIdentity = (changed: Identity) => () => {
+    identities.set(0, changed);
+    return () => {
+      identities.set(0, identity);
+    };
+  };
+  const rows: {
+    readonly why: string;
+    /** Done before; returns what takes it back. */
+    readonly prepare?: () => () => void;
+    readonly more: Partial<DataPlaneOptions>;
+    readonly expected: { readonly code: string; readonly [field: string]: string | number | RegExp };
+  }[] = [
     {
       why: "another number of connections",
       more: { limits: { ...LIMITS, connections: 2048 } },
-      expected: { code: "LIMITS_DIFFER", field: "limits.connections", wanted: 2048, available: 1035 },
+      expected: {
+        code: "LIMITS_DIFFER",
+        field: "limits.connections",
+        wanted: 2048,
+        available: 1032,
+        message: /is 2048, .* loaded with a value from 1021 to 1032,/,
+      },
+    },
+    {
+      why: "pins of another build",
+      prepare: withIdentity({ ...identity, abi_version: 999 as Identity["abi_version"] }),
+      more: {},
+      expected: { code: "ABI_DIFFERS", wanted: identity.abi_version, available: 999 },
+    },
+    {
+      why: "maps that contradict themselves",
+      prepare: removeService,
+      more: {},
+      expected: { code: "PINS_DAMAGED", message: /service_index has tcp:10\.0\.0\.100:80/ },
+    },
+    {
+      why: "an interface whose driver cannot",
+      prepare: wide,
+      more: { interfaces: [native("c0"), native("r0"), native("wide0")] },
+      expected: { code: "XDP_NOT_SUPPORTED", wanted: "wide0" },
+    },
+    {
+      why: "a stop meanwhile",
+      more: { signal: AbortSignal.abort(Object.assign(new Error("stopping"), { code: "STOPPING" })) },
+      expected: { code: "STOPPING" },
     },
     {
       why: "another number of real servers",
@@ -221,8 +284,10 @@ t.test("a start that fails leaves what runs as it was", async (t) => {
     },
   ];
   let port = 41000;
-  for (const { why, more, expected } of rows) {
+  for (const { why, prepare, more, expected } of rows) {
+    const takeBack = prepare?.();
     await t.rejects(DataPlane.open(options(more)), expected, why);
+    takeBack?.();
     t.equal(pinnedProgram(), before, "the same program");
     t.equal(programOn("c0"), before, "on its interface");
     t.notOk(attached("r0"), "and nowhere else");
@@ -280,27 +345,28 @@ t.test("publishes take their turns", async (t) => {
     await dataPlane.close();
   }
   await t.rejects(dataPlane.publish(state(server(1))), { code: "CLOSED" });
-  t.throws(() => dataPlane.statistics(), { code: "CLOSED" });
+  await t.rejects(dataPlane.serviceCounters(SERVICE), { code: "CLOSED" });
+  t.throws(() => dataPlane.drops(), { code: "CLOSED" });
 });
 
 t.test("a real server that returns has its connections back", async (t) => {
   const dataPlane = await DataPlane.open(options());
   try {
     await dataPlane.publish(state(server(1), server(2)));
-    const before = new Map(realServers(dataPlane));
+    const before = new Map(await realServers(dataPlane));
     await dataPlane.publish(state(server(2)));
     using map = BpfMap.open<Maps["real_servers"]["key"], Maps["real_servers"]["value"]>(`${ROOT}/maps/real_servers`);
     t.equal(map.get(0)?.state, RealServerState.REAL_REMOVED);
     t.notOk(forwards(40000), "its connections are dropped");
-    t.equal(dataPlane.statistics().drops["real_server_removed"]?.packets, 1n);
+    t.equal(dataPlane.drops()["real_server_removed"]?.packets, 1n);
     t.strictSame(
-      realServers(dataPlane).map(([name]) => name),
+      (await realServers(dataPlane)).map(([name]) => name),
       ["10.1.0.12:8080"],
     );
     await dataPlane.publish(state(server(2), server(1)));
     t.equal(map.get(0)?.state, RealServerState.REAL_ACTIVE);
     t.ok(forwards(40000));
-    const after = new Map(realServers(dataPlane)).get("10.1.0.11:8080");
+    const after = new Map(await realServers(dataPlane)).get("10.1.0.11:8080");
     t.equal(after?.active, before.get("10.1.0.11:8080")?.active);
   } finally {
     await dataPlane.close();
@@ -326,6 +392,33 @@ t.test("a neighbour that is not known is asked for, and used once it answers", a
     t.equal(find(), interfaceIndex("r0"));
   } finally {
     await dataPlane.close();
+  }
+});
+
+t.test("a director that is no router finds the next hops of its real servers by the loopback interface", async (t) => {
+  const setting = (name: string, value: number): void => {
+    writeFileSync(`/proc/sys/net/ipv4/${name}`, `${String(value)}\n`);
+  };
+  setting("ip_forward", 0);
+  logged.length = 0;
+  try {
+    const off = await DataPlane.open(options());
+    const report = await off.publish(state(server(1, { method: "dr", port: 80 })));
+    t.strictSame(report.unresolved, [`${SERVICE} 10.1.0.11:80`]);
+    await off.close();
+    t.match(logged[0], /forwarding is off/);
+    logged.length = 0;
+    setting("conf/lo/forwarding", 1);
+    const on = await DataPlane.open(options());
+    t.strictSame(
+      (await on.publish(state(server(1, { method: "dr", port: 80 }), server(2, { method: "tun", port: 80 }))))
+        .unresolved,
+      [],
+    );
+    await on.close();
+    t.strictSame(logged, []);
+  } finally {
+    setting("ip_forward", 1);
   }
 });
 

@@ -1,5 +1,7 @@
 /** The four forwarding methods, for TCP and UDP, there and back: every field of every packet, by checksums from scratch. */
 import "./own-namespace.js";
+import { execFileSync } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
 import t from "tap";
 import { Bed, type Method, type RealServerSetup, type Setup } from "./bed.js";
 import { build, counting, type Frame, type Layer, padded, parse, wrongChecksums } from "./frame.js";
@@ -445,3 +447,62 @@ t.test("rows", async (t) => {
   t.teardown(() => bed.close());
   runRows(t, bed, rows);
 });
+
+t.test("replies follow the kernel's tables, though it is not asked for each", async (t) => {
+  const router = (mac: string): void => {
+    execFileSync("ip", ["neighbour", "replace", "10.0.0.2", "lladdr", mac, "dev", "c0", "nud", "permanent"]);
+  };
+  const bed = await Bed.open({ buckets: 64 });
+  t.teardown(() => {
+    router(ROUTER_MAC);
+    bed.close();
+  });
+  bed.configure(setup("nat"));
+  bed.run(build(request("tcp")));
+  const wayOfReply = (): string => {
+    const result = bed.run(build(response("nat", "tcp")), "r0");
+    return result.verdict === "drop" ? "drop" : (parse(result.frame).find(isEthernet)?.destination ?? "none");
+  };
+  /** Longer than a tick, which is what an answer holds for. */
+  const later = (): Promise<void> => sleep(25);
+
+  t.equal(wayOfReply(), ROUTER_MAC);
+  t.equal(wayOfReply(), ROUTER_MAC);
+  router("02:00:00:00:0c:99");
+  await later();
+  t.equal(wayOfReply(), "02:00:00:00:0c:99", "the neighbour changed");
+  execFileSync("ip", ["neighbour", "delete", "10.0.0.2", "dev", "c0"]);
+  await later();
+  t.equal(wayOfReply(), "drop", "the neighbour is gone");
+  router(ROUTER_MAC);
+  t.equal(wayOfReply(), ROUTER_MAC, "a refusal is not kept");
+});
+
+t.test("clients whose next hops lie in the same place of the cache do not get each other's", async (t) => {
+  const bed = await Bed.open({ buckets: 64 });
+  t.teardown(() => bed.close());
+  bed.configure(setup("nat"));
+  const place = (address: string): number => {
+    const word = Buffer.from(address.split(".").map(Number)).readUInt32LE();
+    return Math.imul(word, 0x9e3779b1) >>> 22;
+  };
+  const onLink = CLIENT_ON_REAL_SIDE.address;
+  const routed = Array.from({ length: 65536 }, (_, i) => `198.18.${i >> 8}.${i & 255}`).find(
+    (address) => place(address) === place(onLink),
+  );
+  if (routed === undefined) throw new Error("no address of 198.18.0.0/16 shares its place");
+  for (const client of [onLink, routed]) bed.run(build(change(request("tcp"), { ipv4: { source: client } })));
+  for (let turn = 0; turn < 3; turn++) {
+    for (const [client, mac] of [
+      [onLink, CLIENT_ON_REAL_SIDE.mac],
+      [routed, ROUTER_MAC],
+    ] as const) {
+      const { frame } = bed.run(build(change(response("nat", "tcp"), { ipv4: { destination: client } })), "r0");
+      t.equal(parse(frame).find(isEthernet)?.destination, mac);
+    }
+  }
+});
+
+function isEthernet(layer: Layer): layer is Extract<Layer, { kind: "ethernet" }> {
+  return layer.kind === "ethernet";
+}

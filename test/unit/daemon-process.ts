@@ -1,5 +1,6 @@
 // A daemon with a data plane in memory, as a process of its own: CONFIG INSTANCE RUNTIME_DIRECTORY. The environment variable
-// REFUSE_TO_OPEN makes the data plane fail to open. For daemon.test.ts.
+// REFUSE_TO_OPEN makes the data plane fail to open; at OPEN_FOREVER it opens until it is told to stop. For daemon.test.ts.
+import { once } from "node:events";
 import { failureOf } from "../../src/cli/failure.js";
 import { openLog } from "../../src/daemon/log.js";
 import { runDaemon } from "../../src/daemon/run.js";
@@ -13,7 +14,14 @@ try {
     instance,
     runtimeDirectory,
     bpffs: "/sys/fs/bpf",
-    openDataPlane: () => {
+    openDataPlane: async ({ signal, log }) => {
+      if (process.env["OPEN_FOREVER"] !== undefined) {
+        log.info("opening");
+        const timer = setInterval(() => undefined, 1000);
+        await once(signal, "abort");
+        clearInterval(timer);
+        throw signal.reason;
+      }
       const refusal = process.env["REFUSE_TO_OPEN"];
       return refusal === undefined
         ? Promise.resolve(new FakeDataPlane())

@@ -135,6 +135,19 @@ t.test("a second daemon of an instance is told whose it is, and the first is und
   t.equal(await weight("other"), 3);
 });
 
+t.test("a daemon that is told to stop while it starts gives up and leaves nothing behind", async (t) => {
+  const { folder, start, weight } = setUp(t);
+  const starting = start("sluice", { OPEN_FOREVER: "1" });
+  await starting.says("opening");
+  t.equal(await starting.ends("SIGTERM"), 0);
+  t.equal(starting.log.at(-1)?.msg, "stopped before it was ready; what was in place stays");
+  t.equal(starting.stderr, "");
+  t.notOk(existsSync(join(folder, "sluice.sock")));
+  const next = start();
+  await next.says("ready");
+  t.equal(await weight(), 3, "the lock was let go of");
+});
+
 t.test("a killed daemon's lock and socket go to the next one, and to one only", async (t) => {
   const { folder, start, weight } = setUp(t);
   const killed = start();

@@ -15,6 +15,7 @@ import { type Plan, planPublish } from "../../src/dataplane/plan.js";
 import { readRealServer, readService, ringChunks, ringSlots } from "../../src/dataplane/record.js";
 import { GRACE, graceLeft, reap } from "../../src/dataplane/retire.js";
 import { schedulingOf } from "../../src/dataplane/scheduling.js";
+import type { Steps } from "../../src/dataplane/slices.js";
 import { RealServerState, Scheduler, SchedulerFlag } from "../../src/dataplane/sluice.bpf.js";
 import type { Tables } from "../../src/dataplane/tables.js";
 import { apply } from "../../src/dataplane/write.js";
@@ -33,6 +34,15 @@ import { type PlainSizes, type PlainTables, plainTables, setLoad } from "./plain
 
 const SIZES: PlainSizes = { services: 8, realServers: 32, chunks: 1024 };
 
+function atOnce<Result>(steps: Steps<Result>): Result {
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) {
+      return step.value;
+    }
+  }
+}
+
 /** What a publisher does, with a clock of the test's. */
 class Bench {
   readonly tables: PlainTables;
@@ -43,7 +53,7 @@ class Bench {
 
   constructor(sizes: PlainSizes = SIZES) {
     this.tables = plainTables(sizes);
-    this.inventory = readInventory(this.tables, 0);
+    this.inventory = atOnce(readInventory(this.tables, 0));
   }
 
   publish(...services: VirtualService[]): Plan {
@@ -51,7 +61,7 @@ class Bench {
   }
 
   publishState(desired: DesiredState): Plan {
-    const plan = planPublish(this.inventory, this.tables, desired, this.now);
+    const plan = atOnce(planPublish(this.inventory, this.tables, desired, this.now));
     for (const write of [...plan.preparations, ...plan.writes]) {
       apply(this.tables, write);
       this.watch?.();
@@ -61,7 +71,7 @@ class Bench {
   }
 
   restart(): void {
-    this.inventory = readInventory(this.tables, this.now);
+    this.inventory = atOnce(readInventory(this.tables, this.now));
   }
 
   reap(): void {
@@ -174,7 +184,7 @@ t.test("a process that dies between any two writes leaves what the next one can 
     fc.property(desiredState(), desiredState(), desiredState(), fc.nat(), (first, second, third, moment) => {
       const bench = new Bench();
       bench.publishState(first);
-      const plan = planPublish(bench.inventory, bench.tables, second, bench.now);
+      const plan = atOnce(planPublish(bench.inventory, bench.tables, second, bench.now));
       const writes = [...plan.preparations, ...plan.writes];
       for (const write of writes.slice(0, moment % (writes.length + 1))) {
         apply(bench.tables, write);
@@ -188,6 +198,20 @@ t.test("a process that dies between any two writes leaves what the next one can 
     }),
     { numRuns: 300 },
   );
+});
+
+t.test("a plan that is given up where it pauses takes nothing", async (t) => {
+  const bench = new Bench();
+  bench.publish(service(80, [server(1)]));
+  const { freeServices, freeRealServers, freeChunks } = bench.inventory;
+  const free = (): number[] => [freeServices.free, freeRealServers.free, freeChunks.free];
+  const before = free();
+  const steps = planPublish(bench.inventory, bench.tables, { services: [service(81, [server(2)])] }, 0);
+  steps.next();
+  steps.next();
+  t.not(freeServices.free, before[0], "taken so far");
+  t.throws(() => steps.throw(new Error("stopping")), { message: "stopping" });
+  t.strictSame(free(), before);
 });
 
 t.test("services that are the same objects are not looked at", async (t) => {
@@ -523,7 +547,7 @@ function requireValid(tables: Tables): void {
 
 /** That the maps say what is desired and nothing more. */
 function requireDesired(tables: Tables, desired: DesiredState): void {
-  const inventory = readInventory(tables, 0);
+  const inventory = atOnce(readInventory(tables, 0));
   const live = [...inventory.services.values()].filter(({ indexed }) => indexed);
   require(live.length === desired.services.length, "as many services");
   const vips = new Map<string, number>();

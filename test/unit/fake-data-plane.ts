@@ -1,10 +1,10 @@
 import type { DataPlane } from "../../src/daemon/data-plane.js";
 import {
   type DesiredState,
+  type Drops,
   EMPTY_STATE,
   realServerName,
   type ServiceCounters,
-  type Statistics,
   serviceName,
 } from "../../src/model/index.js";
 
@@ -12,7 +12,8 @@ import {
 export class FakeDataPlane implements DataPlane {
   published: DesiredState = EMPTY_STATE;
   publications = 0;
-  readings = 0;
+  /** Services whose counters were read. */
+  readonly readings: string[] = [];
   closed = false;
   /** Thrown by the next publish. */
   failure: Error | undefined;
@@ -35,20 +36,23 @@ export class FakeDataPlane implements DataPlane {
   }
 
   /** Every counter is the position of its service, in the order published, counted from 1. */
-  statistics(): Statistics {
-    this.readings++;
-    const services = this.published.services.map((service, index): [string, ServiceCounters] => {
-      const count = BigInt(index + 1);
-      const traffic = { connections: count, inPackets: count, inBytes: count, outPackets: count, outBytes: count };
-      const realServers = service.realServers.map((realServer) => {
-        return [realServerName(realServer), { ...traffic, active: 2, inactive: 3 }] as const;
-      });
-      return [serviceName(service), { ...traffic, realServers: new Map(realServers) }];
+  serviceCounters(name: string): Promise<ServiceCounters | undefined> {
+    this.readings.push(name);
+    const index = this.published.services.findIndex((service) => serviceName(service) === name);
+    const service = this.published.services[index];
+    if (service === undefined) {
+      return Promise.resolve(undefined);
+    }
+    const count = BigInt(index + 1);
+    const traffic = { connections: count, inPackets: count, inBytes: count, outPackets: count, outBytes: count };
+    const realServers = service.realServers.map((realServer) => {
+      return [realServerName(realServer), { ...traffic, active: 2, inactive: 3 }] as const;
     });
-    return {
-      services: new Map(services),
-      drops: { no_real_server: { packets: 7n, bytes: 420n }, table_full: { packets: 0n, bytes: 0n } },
-    };
+    return Promise.resolve({ ...traffic, realServers: new Map(realServers) });
+  }
+
+  drops(): Drops {
+    return { no_real_server: { packets: 7n, bytes: 420n }, table_full: { packets: 0n, bytes: 0n } };
   }
 
   close(): Promise<void> {

@@ -187,12 +187,11 @@ test("the daemon", async (t) => {
         culprit: new RegExp(laboratory.folder),
       },
       {
-        name: "a missing kernel feature",
+        name: "a process without the capabilities",
         yaml: configuration(nat),
         instance: "other",
         under: ["setpriv", "--bounding-set", "-bpf,-sys_admin"],
-        // Its probes then find nothing, as on a kernel that has nothing.
-        culprit: /KERNEL_FEATURE_MISSING.*XDP/,
+        culprit: /PERMISSION_DENIED.*CAP_BPF/,
       },
       { name: "a second daemon on the same pins", yaml, culprit: new RegExp(director.instance) },
     ];

@@ -1093,7 +1093,7 @@ export const DirectorServiceService = {
       Buffer.from(VirtualServiceStatistics.encode(value).finish()),
     responseDeserialize: (value: Buffer): VirtualServiceStatistics => VirtualServiceStatistics.decode(value),
   },
-  /** In order of name. Pages after the first may be of the same reading as it, at most ten seconds old. */
+  /** In order of name. Each page is read when it is asked for. */
   listVirtualServiceStatistics: {
     path: "/sluice.v1.DirectorService/ListVirtualServiceStatistics" as const,
     requestStream: false as const,
@@ -1136,7 +1136,7 @@ export interface DirectorServiceServer extends UntypedServiceImplementation {
   /** New packets of its connections are dropped from then on; to let them finish, set the weight to 0 first. */
   deleteRealServer: handleUnaryCall<DeleteRealServerRequest, Empty>;
   getVirtualServiceStatistics: handleUnaryCall<GetVirtualServiceStatisticsRequest, VirtualServiceStatistics>;
-  /** In order of name. Pages after the first may be of the same reading as it, at most ten seconds old. */
+  /** In order of name. Each page is read when it is asked for. */
   listVirtualServiceStatistics: handleUnaryCall<
     ListVirtualServiceStatisticsRequest,
     ListVirtualServiceStatisticsResponse
@@ -1315,7 +1315,7 @@ export interface DirectorServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: VirtualServiceStatistics) => void,
   ): ClientUnaryCall;
-  /** In order of name. Pages after the first may be of the same reading as it, at most ten seconds old. */
+  /** In order of name. Each page is read when it is asked for. */
   listVirtualServiceStatistics(
     request: ListVirtualServiceStatisticsRequest,
     callback: (error: ServiceError | null, response: ListVirtualServiceStatisticsResponse) => void,
