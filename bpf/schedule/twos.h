@@ -10,12 +10,12 @@
 
 struct twos {
 	struct walk walk;
-	__u64 total; /* weight of all */
-	__u64 drawn[2]; /* how much weight goes by before each choice is met; TWOS_CHOSEN when it has been */
+	__u32 total; /* weight of all; 65,536 servers of 65,535 each have less than 2^32 */
+	__u32 drawn[2]; /* how much weight goes by before each choice is met; TWOS_CHOSEN when it has been */
 	struct candidate chosen[2];
 };
 
-#define TWOS_CHOSEN (~0ull)
+#define TWOS_CHOSEN (~0u)
 
 static long twos_weigh(__u32 slot, void *context)
 {
