@@ -258,7 +258,8 @@ export interface VirtualService {
   scheduler: Scheduler;
   /**
    * Slots of mh's table: one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071, and no fewer than real servers. With other
-   * schedulers it must be absent. Default: 4093, which makes the picks IPVS's own, or more where there are very many real servers.
+   * schedulers it must be absent. With 4093 the picks are IPVS's own. Default: the smallest from 1021 on with 100 slots for each real server and shares
+   * within 2 % of the weights'.
    */
   tableSize?:
     | number
