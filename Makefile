@@ -57,6 +57,10 @@ demo: build bpffs ## balance real HTTP and UDP traffic in namespaces by all four
 bench: build bpffs ## measure ns a packet beside reference programs, and the control plane with 10,000 services; BENCH=--help says what to choose
 	@$(AS_ROOT) node dist/test/bench/main.js $(BENCH)
 
+.PHONY: replay
+replay: build bpffs ## compare with traces of the kernel's IPVS; TRACES="FOLDER FILE" names them
+	@$(AS_ROOT) node dist/test/replay/main.js $(TRACES)
+
 .PHONY: test-kernel
 test-kernel: build ## check the BPF objects and run the packet tests on Debian 12's own Linux 6.1, in an emulated machine
 	@node dist/test/kernel/main.js $(FILES)

@@ -13,6 +13,7 @@ import {
   Protocol,
   RealServerState,
   Scheduler,
+  SchedulerFlag,
   type SweepRequest,
   type Traffic,
 } from "../../src/dataplane/sluice.bpf.js";
@@ -38,14 +39,23 @@ export interface RealServerSetup {
   readonly hop: { readonly mac: string; readonly interface?: InterfaceName; readonly mtu?: number } | "unresolved";
 }
 
+export type SchedulerName = Lowercase<keyof typeof Scheduler extends `SCHEDULER_${infer N}` ? N : never>;
+
+/** They look at the real servers as they are, quiesced ones too. */
+const LIVE: readonly SchedulerName[] = ["lc", "wlc", "sed", "nq", "lblc", "lblcr", "fo", "ovf", "twos"];
+
+const FLAGS = { fallback: SchedulerFlag.SCHEDULER_FALLBACK, port: SchedulerFlag.SCHEDULER_PORT } as const;
+
 export interface ServiceSetup {
   readonly protocol: "tcp" | "udp";
   readonly vip: string;
   readonly port: number;
   /** Left out: rr. */
-  readonly scheduler?: "rr" | "wrr" | "mh";
+  readonly scheduler?: SchedulerName;
+  /** Of sh and mh; left out: none. */
+  readonly schedulerFlags?: readonly ("fallback" | "port")[];
   readonly realServers: readonly RealServerSetup[];
-  /** Places in realServers, in the order of the ring's slots; left out: each with a weight once. */
+  /** Places in realServers, in the order of the ring's slots; left out: each with a weight once, with a live scheduler each once. */
   readonly ring?: readonly number[];
 }
 
@@ -59,9 +69,12 @@ export interface Setup {
   readonly egress?: readonly InterfaceName[];
 }
 
-/** Buckets of the table, fixed by the load; others are large enough for every setup in these tests. */
+/** Fixed by the load; others are large enough for every setup in these tests. */
 export interface Sizes {
+  /** Of the connection table. */
   readonly buckets: number;
+  /** Left out: 64. */
+  readonly realServers?: number;
 }
 const SERVICES = 16;
 const REAL_SERVERS = 64;
@@ -131,7 +144,7 @@ function sumTraffic(perCpu: readonly Traffic[]): Record<keyof Traffic, number> {
 export class Bed {
   readonly interfaces: Readonly<Record<InterfaceName, number>>;
   readonly object: BpfObject;
-  readonly sizes: Sizes;
+  readonly sizes: Required<Sizes>;
   readonly #events: Uint8Array[] = [];
   readonly #ringBuffer: RingBuffer;
   #setup: Setup = { services: [] };
@@ -139,7 +152,7 @@ export class Bed {
   #realServers: string[] = [];
   #before: Counters;
 
-  private constructor(object: BpfObject, sizes: Sizes, interfaces: Bed["interfaces"]) {
+  private constructor(object: BpfObject, sizes: Required<Sizes>, interfaces: Bed["interfaces"]) {
     this.object = object;
     this.sizes = sizes;
     this.interfaces = interfaces;
@@ -148,14 +161,15 @@ export class Bed {
   }
 
   /** Must run in a network namespace that may be changed: see own-namespace.ts. */
-  static async open(sizes: Sizes = { buckets: 16 }): Promise<Bed> {
+  static async open({ buckets, realServers = REAL_SERVERS }: Sizes = { buckets: 16 }): Promise<Bed> {
+    const sizes = { buckets, realServers };
     const open = openObject(OBJECT);
     open.setRodata({ connection_buckets: sizes.buckets, hash_seed: SEED });
     open.map("connection_table").setMaxEntries(sizes.buckets);
     for (const name of ["services", "cursors", "service_counters", "service_index", "vips"]) {
       open.map(name).setMaxEntries(SERVICES);
     }
-    for (const name of ["real_servers", "real_load", "real_counters"]) open.map(name).setMaxEntries(REAL_SERVERS);
+    for (const name of ["real_servers", "real_load", "real_counters"]) open.map(name).setMaxEntries(realServers);
     open.map("rings").setMaxEntries((SERVICES * RING_SLOTS) / CHUNK_SLOTS);
     return new Bed(await open.load(), sizes, network());
   }
@@ -203,7 +217,7 @@ export class Bed {
   }
 
   #clear(): void {
-    for (const name of ["service_index", "vips", "egress"] as const) {
+    for (const name of ["service_index", "vips", "egress", "destinations"] as const) {
       const map = this.object.map(name);
       for (const key of [...map.keys()]) map.delete(key);
     }
@@ -232,8 +246,10 @@ export class Bed {
     const first = this.#realServers.length;
     for (const real of service.realServers) this.#addRealServer(real, service, index);
 
-    const weighted = [...service.realServers.keys()].filter((i) => (service.realServers[i]?.weight ?? 1) > 0);
-    const ring = (service.ring ?? weighted).map((place) => first + place);
+    const places = [...service.realServers.keys()];
+    const weighted = places.filter((i) => (service.realServers[i]?.weight ?? 1) > 0);
+    const scheduler = service.scheduler ?? "rr";
+    const ring = (service.ring ?? (LIVE.includes(scheduler) ? places : weighted)).map((place) => first + place);
     if (ring.length > RING_SLOTS) throw new RangeError(`a ring has at most ${RING_SLOTS} slots here`);
     const chunk = (index * RING_SLOTS) / CHUNK_SLOTS;
     for (let at = 0; at < ring.length; at += CHUNK_SLOTS) {
@@ -242,7 +258,11 @@ export class Bed {
     }
     this.map("services").set(index, {
       ...key,
-      scheduler: Scheduler[`SCHEDULER_${(service.scheduler ?? "rr").toUpperCase() as "RR" | "WRR" | "MH"}`],
+      scheduler: Scheduler[`SCHEDULER_${scheduler.toUpperCase() as Uppercase<SchedulerName>}`],
+      scheduler_flags: (service.schedulerFlags ?? []).reduce<number>(
+        (bits, flag) => bits | FLAGS[flag],
+        0,
+      ) as SchedulerFlag,
       ring: { chunk, length: ring.length },
     });
     this.map("service_index").set(key, index);
@@ -341,7 +361,7 @@ export class Bed {
   }
 
   loads(): Load[] {
-    return Array.from({ length: REAL_SERVERS }, (_, index) => this.load(index));
+    return Array.from({ length: this.sizes.realServers }, (_, index) => this.load(index));
   }
 
   /** What does not hold of the table's and the counts' promises: nothing, always. */
