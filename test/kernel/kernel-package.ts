@@ -21,7 +21,7 @@ export class KernelPackageError extends Error {
 
 /*
  * What Debian's kernel does not have built in: 9p over virtio, through which the guest sees this machine's files; overlayfs,
- * to let it write; and veth, to attach programs to. In the order in which they need each other.
+ * to let it write; veth, to attach programs to; and bridge, which the wire tests join their hosts with. In the order in which they need each other.
  */
 const MODULES = [
   "drivers/virtio/virtio_ring.ko",
@@ -36,6 +36,9 @@ const MODULES = [
   "fs/9p/9p.ko",
   "fs/overlayfs/overlay.ko",
   "drivers/net/veth.ko",
+  "net/llc/llc.ko",
+  "net/802/stp.ko",
+  "net/bridge/bridge.ko",
 ] as const;
 
 /**
@@ -45,12 +48,12 @@ export function unpackDebianKernel(folder: string): DebianKernel {
   const packageName = newestPackage();
   const release = packageName.replace("linux-image-", "");
   const unpacked = path.join(folder, packageName);
-  if (!existsSync(unpacked)) downloadAndUnpack(folder, packageName, release, unpacked);
-  return {
-    release,
-    image: path.join(unpacked, "boot", `vmlinuz-${release}`),
-    modules: MODULES.map((module) => path.join(unpacked, "lib/modules", release, "kernel", module)),
-  };
+  const image = path.join(unpacked, "boot", `vmlinuz-${release}`);
+  const modules = MODULES.map((module) => path.join(unpacked, "lib/modules", release, "kernel", module));
+  if (![image, ...modules].every((file) => existsSync(file))) {
+    downloadAndUnpack(folder, packageName, release, unpacked);
+  }
+  return { release, image, modules };
 }
 
 function newestPackage(): string {
@@ -87,6 +90,7 @@ function downloadAndUnpack(folder: string, packageName: string, release: string,
     if (unpack.status !== 0) {
       throw new KernelPackageError("UNPACK_FAILED", `${packageName} could not be unpacked: ${unpack.stderr.trim()}`);
     }
+    rmSync(unpacked, { recursive: true, force: true });
     renameSync(partial, unpacked);
   } finally {
     rmSync(partial, { recursive: true, force: true });
