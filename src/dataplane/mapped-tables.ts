@@ -22,6 +22,12 @@ export function mapTables(object: BpfObject): MappedTables {
   const serviceCounters = object.map<number, Traffic>("service_counters");
   const realCounters = object.map<number, Traffic>("real_counters");
   const noTraffic = Array.from({ length: possibleCpus() }, () => NO_TRAFFIC);
+  const turns: Tables["turns"] = {
+    get: (service) => cursors.get(service)?.next ?? 0n,
+    set: (service, next) => {
+      cursors.set(service, { next });
+    },
+  };
   return {
     services: map("services"),
     realServers: map("real_servers"),
@@ -32,9 +38,10 @@ export function mapTables(object: BpfObject): MappedTables {
     localAddresses: map("local_addresses"),
     serviceIndex: object.map<ServiceKey, number>("service_index"),
     vips: object.map<VipKey, Vip>("vips"),
+    turns,
     resetService: (index) => {
       serviceCounters.setPerCpu(index, noTraffic);
-      cursors.set(index, { next: 0n });
+      turns.set(index, 0n);
     },
     resetRealServer: (index) => {
       realCounters.setPerCpu(index, noTraffic);

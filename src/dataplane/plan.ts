@@ -268,6 +268,10 @@ class Planner {
     if (after !== undefined) {
       this.#switch.push({ kind: "scheduling", service: index, scheduling: after });
     }
+    if (installed !== undefined && ring !== installed.ring && scheduling.scheduler === Scheduler.SCHEDULER_RR) {
+      const isSequel = installed.scheduling.scheduler === Scheduler.SCHEDULER_RR;
+      this.#switch.push({ kind: "turns", service: index, from: isSequel ? installed.ring : NO_RING, to: ring });
+    }
     if (installed?.indexed !== true) {
       this.#open.push({ kind: "index", key, service: index });
       this.#countVip(key.family, key.vip.bytes, 1);

@@ -31,6 +31,8 @@ export interface Tables {
   readonly localAddresses: ArrayMemory;
   readonly serviceIndex: HashTable<ServiceKey, number>;
   readonly vips: HashTable<VipKey, Vip>;
+  /** How many turns round robin has given at a service. A new connection may add one between two calls; that turn is given twice then. */
+  readonly turns: { get(service: number): bigint; set(service: number, turns: bigint): void };
   /** Sets counters and cursor of a service to zero, for the next one at its index. */
   resetService(index: number): void;
   resetRealServer(index: number): void;

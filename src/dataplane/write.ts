@@ -15,6 +15,7 @@ import {
 import { writeLocalAddress, writeLocalAddressCount, writeLocalPorts } from "./settings.js";
 import type { RealServerState, ServiceKey, VipKey } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
+import { continueTurns } from "./turn.js";
 
 export type Write =
   | { readonly kind: "service"; readonly index: number; readonly key: ServiceKey; readonly scheduling: Scheduling }
@@ -25,6 +26,7 @@ export type Write =
   | { readonly kind: "state"; readonly realServer: number; readonly state: RealServerState }
   | { readonly kind: "slots"; readonly ring: Ring; readonly slots: Uint32Array }
   | { readonly kind: "ring"; readonly service: number; readonly ring: Ring }
+  | { readonly kind: "turns"; readonly service: number; readonly from: Ring; readonly to: Ring }
   | { readonly kind: "index"; readonly key: ServiceKey; readonly service: number }
   | { readonly kind: "unindex"; readonly key: ServiceKey }
   | { readonly kind: "vip"; readonly key: VipKey; readonly services: number }
@@ -58,6 +60,12 @@ export function apply(tables: Tables, write: Write): void {
     case "ring":
       writeRing(tables.services, write.service, write.ring);
       break;
+    case "turns": {
+      const { turns, rings } = tables;
+      const before = ringSlots(rings, write.from);
+      turns.set(write.service, continueTurns(turns.get(write.service), before, ringSlots(rings, write.to)));
+      break;
+    }
     case "index":
       tables.serviceIndex.set(write.key, write.service);
       break;

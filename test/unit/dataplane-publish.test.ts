@@ -374,11 +374,11 @@ t.test("flags and schedulers change in an order in which each ring is read by wh
   };
   const number = (name: "WLC" | "SH" | "MH" | "RR"): string => String(Scheduler[`SCHEDULER_${name}`]);
   t.strictSame(row("rr", "wlc"), [number("WLC"), "ring"]);
-  t.strictSame(row("wlc", "rr"), ["ring", number("RR")]);
+  t.strictSame(row("wlc", "rr"), ["ring", number("RR"), "turns"]);
   t.strictSame(row("rr", "mh"), [number("MH"), "ring"]);
   t.strictSame(row("mh", "sh"), ["ring", number("SH")]);
   t.strictSame(row("rr", "sh"), [number("WLC"), "ring", number("SH")], "neither reads the other's");
-  t.strictSame(row("sh", "rr"), [number("WLC"), "ring", number("RR")]);
+  t.strictSame(row("sh", "rr"), [number("WLC"), "ring", number("RR"), "turns"]);
   const bench = new Bench();
   const mh = service(80, [server(1)], "mh");
   bench.publish(mh);

@@ -4,6 +4,7 @@ import { foldAddress, formatAddress, parseAddress } from "../../src/dataplane/ad
 import { hsiphash } from "../../src/dataplane/hsiphash.js";
 import { defaultTableSize, fillTable, LOOKUP_KEY, type WeightedEndpoint } from "../../src/dataplane/mh.js";
 import { compileRing } from "../../src/dataplane/ring.js";
+import { continueTurns } from "../../src/dataplane/turn.js";
 import { interleave, LONGEST_CYCLE } from "../../src/dataplane/wrr.js";
 import type { RealServer, SchedulerName, VirtualService } from "../../src/model/index.js";
 
@@ -194,6 +195,29 @@ t.test("rr takes each real server once, in order; a quiesced one has no turn wit
   for (const scheduler of ["rr", "wrr"] as const) {
     t.strictSame([...new Set(ring(scheduler, [3, 0, 1]))].sort(), [0, 2], scheduler);
     t.equal(ring(scheduler, [0, 0]).length, 0, `${scheduler}: all quiesced`);
+  }
+});
+
+t.test("rr goes on after the real server that had the last turn", async (t) => {
+  const A = 10;
+  const B = 11;
+  const C = 12;
+  const NEW = 13;
+  const rows = [
+    { name: "nothing changed", turns: 4, before: [A, B, C], after: [A, B, C], next: B },
+    { name: "no turn yet", turns: 0, before: [A, B, C], after: [NEW, A, B, C], next: NEW },
+    { name: "one more at the head", turns: 2, before: [A, B, C], after: [NEW, A, B, C], next: C },
+    { name: "one more at the head, after the end", turns: 3, before: [A, B, C], after: [NEW, A, B, C], next: NEW },
+    { name: "another one went", turns: 1, before: [A, B, C], after: [A, C], next: C },
+    { name: "the last one went", turns: 2, before: [A, B, C], after: [A, C], next: C },
+    { name: "the last one went, which was the head", turns: 1, before: [A, B, C], after: [B, C], next: B },
+    { name: "all went but those to come", turns: 2, before: [A, B, C], after: [C, NEW], next: C },
+    { name: "the first one ever", turns: 0, before: [], after: [A], next: A },
+    { name: "none is left", turns: 5, before: [A, B], after: [], next: undefined },
+  ];
+  for (const { name, turns, before, after, next } of rows) {
+    const cursor = continueTurns(BigInt(turns), Uint32Array.from(before), Uint32Array.from(after));
+    t.equal(after[Number(cursor) % (after.length || 1)], next, name);
   }
 });
 

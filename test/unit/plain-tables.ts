@@ -16,6 +16,7 @@ export interface PlainTables extends Tables {
 
 export function plainTables(sizes: PlainSizes): PlainTables {
   const resetServices: number[] = [];
+  const turns = new Map<number, bigint>();
   const resetRealServers: number[] = [];
   return {
     services: plainArray(sizes.services, layout.Service.size),
@@ -26,6 +27,12 @@ export function plainTables(sizes: PlainSizes): PlainTables {
     localAddresses: plainArray(8, layout.Address.size),
     serviceIndex: new PlainHash<ServiceKey, number>(sizes.services),
     vips: new PlainHash<VipKey, Vip>(sizes.services),
+    turns: {
+      get: (service) => turns.get(service) ?? 0n,
+      set: (service, next) => {
+        turns.set(service, next);
+      },
+    },
     resetService: (index) => {
       resetServices.push(index);
     },

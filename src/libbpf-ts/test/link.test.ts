@@ -1,6 +1,6 @@
 // XDP links, on a veth pair in a network namespace of this test's own: the file runs itself again in one, which goes with it.
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, readlinkSync } from "node:fs";
+import { existsSync, readlinkSync, writeFileSync } from "node:fs";
 import t from "tap";
 import { interfaceIndex, interfaceName, Link, type Program } from "../lib/index.js";
 import { loadMachine, pinFolder } from "./fixture.js";
@@ -19,6 +19,8 @@ if (process.env[OUTER] === undefined) {
 }
 
 t.not(namespace, process.env[OUTER], "this runs in a namespace of its own");
+// No neighbour discovery among the frames that are counted.
+writeFileSync("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1\n");
 execFileSync("ip", ["link", "add", "left", "type", "veth", "peer", "name", "right"]);
 for (const name of ["left", "right"]) execFileSync("ip", ["link", "set", name, "up"]);
 const left = interfaceIndex("left");
