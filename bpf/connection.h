@@ -95,12 +95,15 @@ static __always_inline bool same_flow(const struct flow *a, const struct flow *b
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
 }
 
-/* In each 16-bit lane of the result the top bit is set where that lane of `word` equals `pattern`'s (and, rarely, in the lane above one). */
+/*
+ * The top bit of each 16-bit lane of the result is set where that lane of `word` equals `pattern`'s (and, rarely, in the lane above one). The
+ * other bits mean nothing.
+ */
 static __always_inline __u64 equal_lanes(__u64 word, __u64 pattern)
 {
 	__u64 x = word ^ pattern;
 
-	return (x - 0x0001000100010001) & ~x & 0x8000800080008000;
+	return (x - 0x0001000100010001) & ~x;
 }
 
 /*
@@ -110,10 +113,11 @@ static __always_inline __u64 equal_lanes(__u64 word, __u64 pattern)
 static __always_inline __u64 tag_candidates(const struct bucket *bucket, __u16 tag)
 {
 	const word64 *tags = (const word64 *)bucket->tags;
-	__u64 pattern = tag * 0x0001000100010001;
+	__u64 pattern = tag * 0x0001000100010001, tops = 0x8000800080008000;
 
-	return equal_lanes(tags[0], pattern) >> 15 | equal_lanes(tags[1], pattern) >> 14 |
-	       equal_lanes(tags[2], pattern) >> 13 | equal_lanes(tags[3], pattern) >> 12;
+	barrier_var(tops); /* one constant in a register, instead of four in the code */
+	return (equal_lanes(tags[0], pattern) & tops) >> 15 | (equal_lanes(tags[1], pattern) & tops) >> 14 |
+	       (equal_lanes(tags[2], pattern) & tops) >> 13 | (equal_lanes(tags[3], pattern) & tops) >> 12;
 }
 
 /* Position of the lowest set bit, by a de Bruijn sequence; BPF has no instruction for it. */

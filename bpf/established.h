@@ -24,12 +24,22 @@ static __always_inline bool continues(struct connection *connection, const struc
 	barrier();
 	if (id_of(connection) != place->id)
 		return false;
-	if (is_over(expires, route->now) || ((route->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) == TCP_FLAG_SYN &&
-					     (state == TCP_TIME_WAIT || state == TCP_CLOSE))) {
+	if (is_over(expires, route->now)) {
 		connection_remove(place->location, place->id);
 		return false;
 	}
-	if (protocol == PROTOCOL_TCP && next_state(state, side, route->tcp_flags) != state)
+	/* What nearly every packet is: a plain segment of an established connection, or UDP. */
+	if (protocol != PROTOCOL_TCP ||
+	    (state == TCP_ESTABLISHED && (route->tcp_flags & TCP_FLAGS_OF_STATES) == TCP_FLAG_ACK)) {
+		refresh(connection, state, route->now);
+		return true;
+	}
+	if ((route->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) == TCP_FLAG_SYN &&
+	    (state == TCP_TIME_WAIT || state == TCP_CLOSE)) {
+		connection_remove(place->location, place->id);
+		return false;
+	}
+	if (next_state(state, side, route->tcp_flags) != state)
 		connection_transition(place->location, place->id, route->tcp_flags, side);
 	else
 		refresh(connection, state, route->now);

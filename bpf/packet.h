@@ -23,6 +23,8 @@
 #define TCP_FLAG_SYN 0x02
 #define TCP_FLAG_RST 0x04
 #define TCP_FLAG_ACK 0x10
+/* Those that move a connection from state to state. */
+#define TCP_FLAGS_OF_STATES (TCP_FLAG_FIN | TCP_FLAG_SYN | TCP_FLAG_RST | TCP_FLAG_ACK)
 
 enum packet_kind {
 	PACKET_FOREIGN, /* nothing that a virtual service could be for */

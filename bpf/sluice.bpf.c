@@ -21,9 +21,11 @@ GLOBAL int refuse(struct xdp_md *ctx, struct flow *flow, enum drop_reason reason
 
 SEC("xdp") int sluice(struct xdp_md *ctx)
 {
-	struct route route = {};
+	struct route route;
 	struct packet packet;
 
+	/* parse() fills the flow. */
+	__builtin_memset(&route.now, 0, sizeof(route) - offsetof(struct route, now));
 	switch (parse(ctx, &packet, &route.flow)) {
 	case PACKET_FOREIGN:
 		return XDP_PASS;

@@ -20,7 +20,9 @@ struct route {
 	__u16 local_address;
 	__be16 local_port;
 	__u8 tcp_flags;
+	__u8 pad[7];
 };
+size_is(struct route, CACHE_LINE);
 
 static __always_inline void rewrite_ethernet(struct ethernet *ethernet, const struct real_server *real)
 {
