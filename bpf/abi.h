@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * The one contract between the data plane and everything that looks at its maps: every struct, enum and constant that
- * both sides see. The TypeScript side is generated from the compiled object's BTF; nothing here is written a second time.
+ * both sides see. The TypeScript side is generated from the compiled object's BTF; nothing here is written a second
+ * time.
  *
  * Byte order is in the type: __be16 and __be32 are as on the wire, all else is the host's. Addresses are byte arrays as
  * on the wire, so that `bpftool map dump` prints them readably; an IPv4 address is in the first four bytes, the other
@@ -16,7 +17,8 @@
 /* Constants as enumerators, so that BTF carries them to the other side. */
 enum abi : __u32 {
 	ABI_VERSION = 1, /* raised whenever a pinned map of an older build could not be read by a newer one */
-	/* Time in the table: CLOCK_MONOTONIC nanoseconds >> TICK_SHIFT, about 4.2 ms; wraps after 208 days, compared as a difference. */
+	/* Time in the table: CLOCK_MONOTONIC nanoseconds >> TICK_SHIFT, about 4.2 ms; wraps after 208 days, compared as
+	 * a difference. */
 	TICK_SHIFT = 22,
 };
 
@@ -88,7 +90,8 @@ struct service_key {
 };
 size_is(struct service_key, 20);
 
-/* Key of vips: the addresses of all virtual services, for what is answered or judged by address alone (echo, fragments). */
+/* Key of vips: the addresses of all virtual services, for what is answered or judged by address alone (echo,
+ * fragments). */
 struct vip_key {
 	struct address address;
 	enum address_family family;
@@ -109,10 +112,10 @@ struct ring_chunk {
 size_is(struct ring_chunk, CACHE_LINE);
 
 /*
- * Where a service's ring is. By scheduler it is the sequence of turns (rr, wrr), the table that a hash indexes (mh, sh, dh), or the service's
- * real servers in their order, quiesced ones too (all others). `chunk` is its first element of the rings map, `length` counts
- * slots. Published by one store of the aligned 64-bit word, so the data plane sees the old ring or the new one. Length 0: no
- * real server can take a connection.
+ * Where a service's ring is. By scheduler it is the sequence of turns (rr, wrr), the table that a hash indexes (mh, sh,
+ * dh), or the service's real servers in their order, quiesced ones too (all others). `chunk` is its first element of
+ * the rings map, `length` counts slots. Published by one store of the aligned 64-bit word, so the data plane sees the
+ * old ring or the new one. Length 0: no real server can take a connection.
  */
 struct ring {
 	__u32 chunk;
@@ -150,8 +153,8 @@ enum real_server_state : __u8 {
 };
 
 /*
- * Value of real_servers: one real server of one virtual service, with its next hop; written by the control plane alone, one
- * cache line. The index is not given to another real server while a connection names it.
+ * Value of real_servers: one real server of one virtual service, with its next hop; written by the control plane alone,
+ * one cache line. The index is not given to another real server while a connection names it.
  */
 struct real_server {
 	struct address address;
@@ -174,7 +177,8 @@ size_is(struct real_server, CACHE_LINE);
 struct real_load {
 	__u32 active; /* written by the data plane with atomics, as is inactive */
 	__u32 inactive;
-	__u32 last_weight; /* written by the control plane: the last weight above 0, by which mh goes on sharing its table out */
+	__u32 last_weight; /* written by the control plane: the last weight above 0, by which mh goes on sharing its
+			      table out */
 	__u8 pad[52];
 };
 size_is(struct real_load, CACHE_LINE);
@@ -231,19 +235,21 @@ enum connection_state : __u8 {
 
 enum connection_direction : __u8 {
 	DIRECTION_FORWARD, /* its flow is client to VIP; holds the state of the connection */
-	DIRECTION_REVERSE, /* its flow is real server to client (nat) or to local address (fullnat); only names its twin */
+	DIRECTION_REVERSE, /* its flow is real server to client (nat) or to local address (fullnat); only names its twin
+			    */
 };
 
 #define BUCKET_SLOTS 16
 #define NO_TWIN 0xffffffffu
 
 /*
- * One direction of a connection. A connection by nat or fullnat has two, each other's twin; one by dr or tun has the forward
- * one. Written under its bucket's lock, but for `expires`, which any packet of the connection may move ahead.
+ * One direction of a connection. A connection by nat or fullnat has two, each other's twin; one by dr or tun has the
+ * forward one. Written under its bucket's lock, but for `expires`, which any packet of the connection may move ahead.
  */
 struct connection {
 	struct flow flow;
-	__u32 expires; /* tick from which on the connection counts as absent; reverse: until when it may be without a twin */
+	__u32 expires; /* tick from which on the connection counts as absent; reverse: until when it may be without a
+			  twin */
 	__u32 real; /* index into real_servers */
 	__u32 service; /* index into services */
 	__u32 twin; /* bucket << 4 | slot, or NO_TWIN */
@@ -256,9 +262,10 @@ struct connection {
 size_is(struct connection, CACHE_LINE);
 
 /*
- * A bucket of the connection table. tags[i] is 0 where slots[i] is free, else 16 bits of the flow's hash. `lodgers` counts entries
- * elsewhere whose first bucket is this one: while it is 0, a flow that is not here is nowhere. With a header and 16 slots a
- * bucket has an odd number of cache lines, so the headers of all buckets spread over all sets of a cache.
+ * A bucket of the connection table. tags[i] is 0 where slots[i] is free, else 16 bits of the flow's hash. `lodgers`
+ * counts entries elsewhere whose first bucket is this one: while it is 0, a flow that is not here is nowhere. With a
+ * header and 16 slots a bucket has an odd number of cache lines, so the headers of all buckets spread over all sets of
+ * a cache.
  */
 struct bucket {
 	__u16 tags[BUCKET_SLOTS];
@@ -283,8 +290,8 @@ struct traffic {
 size_is(struct traffic, 40);
 
 /*
- * Why a packet of a virtual service was dropped, or let through to the local stack although it belongs to one: indexes into drops.
- * The names are shown to operators in lower case without the prefix.
+ * Why a packet of a virtual service was dropped, or let through to the local stack although it belongs to one: indexes
+ * into drops. The names are shown to operators in lower case without the prefix.
  */
 enum drop_reason : __u32 {
 	DROP_FRAGMENT, /* a fragment to a VIP */
@@ -306,7 +313,8 @@ enum drop_reason : __u32 {
 	DROP_REASONS, /* how many there are */
 };
 
-/* Value of drops, per CPU, at index drop_reason. The control plane writes `reason` once, so that a dump prints the name. */
+/* Value of drops, per CPU, at index drop_reason. The control plane writes `reason` once, so that a dump prints the
+ * name. */
 struct drop_counter {
 	enum drop_reason reason;
 	__u32 pad;
@@ -379,8 +387,9 @@ struct event {
 size_is(struct event, 32);
 
 /*
- * The maintenance programs are run by test_run, with their request as the packet; the answer replaces it. They are XDP programs
- * because every program of type syscall is sleepable, and Linux 6.1 lets no sleepable program take a bpf_spin_lock.
+ * The maintenance programs are run by test_run, with their request as the packet; the answer replaces it. They are XDP
+ * programs because every program of type syscall is sleepable, and Linux 6.1 lets no sleepable program take a
+ * bpf_spin_lock.
  */
 
 /* Program sweep: remove what is expired from a slice of buckets. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Internet checksums (RFC 1071), changed in step with what they cover (RFC 1624, equation 3). A change is the sum, in 64 bits and
- * not folded, of the complement of each 16- or 32-bit word taken out and of each word put in, all as they lie in memory:
- * one's complement sums do not mind the byte order.
+ * Internet checksums (RFC 1071), changed in step with what they cover (RFC 1624, equation 3). A change is the sum, in
+ * 64 bits and not folded, of the complement of each 16- or 32-bit word taken out and of each word put in, all as they
+ * lie in memory: one's complement sums do not mind the byte order.
  */
 #ifndef SLUICE_CHECKSUM_H
 #define SLUICE_CHECKSUM_H

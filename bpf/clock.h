@@ -10,8 +10,8 @@
 static volatile __u64 tick_of_jiffy;
 
 /*
- * Now, in ticks. The coarse clock moves with the jiffies only, and to read those is one load where the clock is a call of 10 ns: so it is
- * asked once a jiffy, by whichever processor comes first.
+ * Now, in ticks. The coarse clock moves with the jiffies only, and to read those is one load where the clock is a call
+ * of 10 ns: so it is asked once a jiffy, by whichever processor comes first.
  */
 static __always_inline __u32 tick_now(void)
 {

@@ -2,20 +2,21 @@
 /*
  * The connection table: a set-associative array, both directions of a connection in the one table.
  *
- * A flow has two candidate buckets. It goes into the first until that is nearly full, then into the emptier of the two, and
- * the first then counts it as a lodger elsewhere. So an established flow is seldom looked for in two places, and one that is
- * not in the table almost never. With 16 slots and the switch at 13, the table takes in 76 % of its slots without refusing one
- * flow in a million (simulated and tested); the control plane sizes it so.
+ * A flow has two candidate buckets. It goes into the first until that is nearly full, then into the emptier of the two,
+ * and the first then counts it as a lodger elsewhere. So an established flow is seldom looked for in two places, and
+ * one that is not in the table almost never. With 16 slots and the switch at 13, the table takes in 76 % of its slots
+ * without refusing one flow in a million (simulated and tested); the control plane sizes it so.
  *
  * Who may do what:
  * - A writer holds the lock of the one bucket that it changes, never two. Under the lock nothing may be called (the
  *   verifier's rule), so everything there is inlined and every time and pointer was fetched before.
  * - A reader takes no lock. It reads `id`, checks the key, copies what it needs, and checks `id` again: a slot that was
- *   given to another connection meanwhile has another id. `expires` alone is moved ahead without the lock; on a slot that was
- *   just given away, that lengthens a stranger's life once, no more.
- * - The counts in real_load change under the lock, with the entry that they count. So at any moment they equal what the table
- *   holds, and nothing is below zero, whoever ends a connection: an expiry, an eviction, a new SYN.
- * - Twins are inserted reverse first. Each names the other by slot and shares its id, so removing one never takes a stranger.
+ *   given to another connection meanwhile has another id. `expires` alone is moved ahead without the lock; on a slot
+ * that was just given away, that lengthens a stranger's life once, no more.
+ * - The counts in real_load change under the lock, with the entry that they count. So at any moment they equal what the
+ * table holds, and nothing is below zero, whoever ends a connection: an expiry, an eviction, a new SYN.
+ * - Twins are inserted reverse first. Each names the other by slot and shares its id, so removing one never takes a
+ * stranger.
  */
 #ifndef SLUICE_CONNECTION_H
 #define SLUICE_CONNECTION_H
@@ -39,9 +40,9 @@ static __always_inline bool is_over(__u32 expires, __u32 now)
 /* --------------------------------------------------------------------------------------------------- hashing */
 
 /*
- * NH, the universal hash of UMAC (RFC 4418, section 5.2), keyed with the load's seed: two flows collide with a chance of 2^-32
- * whoever chooses them, so nobody outside can aim at one bucket. One multiplication for IPv4's four words in pairs, then a
- * mixer, since buckets and tags are cut from the sum.
+ * NH, the universal hash of UMAC (RFC 4418, section 5.2), keyed with the load's seed: two flows collide with a chance
+ * of 2^-32 whoever chooses them, so nobody outside can aim at one bucket. One multiplication for IPv4's four words in
+ * pairs, then a mixer, since buckets and tags are cut from the sum.
  */
 static __always_inline __u64 nh(const struct flow *flow, int left, int right, __u64 key)
 {
@@ -88,8 +89,8 @@ static __always_inline __u16 flow_tag(__u64 hash)
 
 /*
  * The slot that a flow takes if it is free; else its neighbour (slot ^ 1), else any. The two are looked into before the
- * bucket's tags. So an established flow waits for one cache line of the table, and at the configured capacity still four
- * of five do.
+ * bucket's tags. So an established flow waits for one cache line of the table, and at the configured capacity still
+ * four of five do.
  */
 static __always_inline __u32 preferred_slot(__u64 hash)
 {
@@ -106,8 +107,8 @@ static __always_inline bool same_flow(const struct flow *a, const struct flow *b
 }
 
 /*
- * The top bit of each 16-bit lane of the result is set where that lane of `word` equals `pattern`'s (and, rarely, in the lane above one). The
- * other bits mean nothing.
+ * The top bit of each 16-bit lane of the result is set where that lane of `word` equals `pattern`'s (and, rarely, in
+ * the lane above one). The other bits mean nothing.
  */
 static __always_inline __u64 equal_lanes(__u64 word, __u64 pattern)
 {
@@ -117,8 +118,8 @@ static __always_inline __u64 equal_lanes(__u64 word, __u64 pattern)
 }
 
 /*
- * The slots of a bucket whose tag is `tag`, as a set of bits: bit 16 * lane + word for slot 4 * word + lane. Branchless: which
- * slot a flow is in cannot be predicted.
+ * The slots of a bucket whose tag is `tag`, as a set of bits: bit 16 * lane + word for slot 4 * word + lane.
+ * Branchless: which slot a flow is in cannot be predicted.
  */
 static __always_inline __u64 tag_candidates(const struct bucket *bucket, __u16 tag)
 {
@@ -144,7 +145,8 @@ static __always_inline __u32 lowest_candidate_slot(__u64 candidates)
 	return (bit & 3) << 2 | bit >> 4;
 }
 
-/* Which entry a lookup found. `id` was read before the key: as long as the slot still has it, all that was read since is one connection's. */
+/* Which entry a lookup found. `id` was read before the key: as long as the slot still has it, all that was read since
+ * is one connection's. */
 struct place {
 	__u32 location; /* bucket << 4 | slot */
 	__u16 id;
@@ -175,7 +177,8 @@ static __always_inline struct connection *slot_find(struct bucket *bucket, const
 	return connection;
 }
 
-/* The entry of `flow` in this one bucket, or NULL. Expired entries are found as well. `place->location` is the slot alone. */
+/* The entry of `flow` in this one bucket, or NULL. Expired entries are found as well. `place->location` is the slot
+ * alone. */
 static __always_inline struct connection *bucket_find(struct bucket *bucket, const struct flow *flow, __u16 tag,
 						      struct place *place)
 {
@@ -203,7 +206,8 @@ static __always_inline struct connection *connection_find(const struct flow *flo
 		return NULL;
 	slot = preferred_slot(hash);
 	barrier_var(slot);
-	/* On their way already when they turn out to be needed: a wrong guess is known only when the first line has come. */
+	/* On their way already when they turn out to be needed: a wrong guess is known only when the first line has
+	 * come. */
 	(void)id_of(&bucket->slots[(slot ^ 1) & (BUCKET_SLOTS - 1)]);
 	(void)*(const volatile __u16 *)bucket->tags;
 	connection = slot_find(bucket, flow, slot, place);
@@ -253,7 +257,8 @@ static __always_inline struct connection *connection_twin(const struct connectio
 
 /* ------------------------------------------------------------------------------------------ states and timeouts */
 
-/* Which row of IPVS's table: RST before SYN before FIN before ACK, as tcp_state_idx() has it. A segment with none of them closes. */
+/* Which row of IPVS's table: RST before SYN before FIN before ACK, as tcp_state_idx() has it. A segment with none of
+ * them closes. */
 enum tcp_event {
 	TCP_EVENT_SYN,
 	TCP_EVENT_FIN,
@@ -280,7 +285,8 @@ enum tcp_side {
 #define LA TCP_LAST_ACK
 #define LI TCP_LISTEN
 #define SA TCP_SYNACK
-/* The state after a segment, by side, event and state before: IPVS's transitions (net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_states). */
+/* The state after a segment, by side, event and state before: IPVS's transitions (net/netfilter/ipvs/ip_vs_proto_tcp.c,
+ * tcp_states). */
 static const __u8 tcp_transitions[4][TCP_EVENTS][16] = {
 	/* clang-format off */
 	[SIDE_CLIENT] = {    /* NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA */
@@ -355,7 +361,8 @@ static __always_inline __u32 state_timeout(enum connection_state state)
 	return current && index < CONNECTION_STATES ? current->timeouts[index] : 0;
 }
 
-/* A packet of the connection came. Not written for less than 16 ticks (67 ms): the line stays shared between processors. */
+/* A packet of the connection came. Not written for less than 16 ticks (67 ms): the line stays shared between
+ * processors. */
 static __always_inline void refresh(struct connection *connection, enum connection_state state, __u32 now)
 {
 	__u32 expires = now + state_timeout(state);
@@ -365,8 +372,8 @@ static __always_inline void refresh(struct connection *connection, enum connecti
 }
 
 /*
- * Takes the connection whose forward entry is at `location` through the segment's transition, under the bucket's lock, with its
- * real server's counts. Nothing happens if the slot is another's by now.
+ * Takes the connection whose forward entry is at `location` through the segment's transition, under the bucket's lock,
+ * with its real server's counts. Nothing happens if the slot is another's by now.
  */
 GLOBAL int connection_transition(__u32 location, __u16 id, __u8 tcp_flags, enum tcp_side side)
 {
@@ -441,7 +448,8 @@ static __always_inline bool slot_remove(__u32 location, __u16 id, __u32 *twin)
 	return done;
 }
 
-/* Ends a connection, given either of its entries: both go, and it leaves its real server's counts. Returns 1 if it was still there. */
+/* Ends a connection, given either of its entries: both go, and it leaves its real server's counts. Returns 1 if it was
+ * still there. */
 GLOBAL int connection_remove(__u32 location, __u16 id)
 {
 	__u32 twin_location = NO_TWIN, back;
@@ -484,7 +492,8 @@ static __always_inline enum eviction eviction_of(enum connection_state state)
 	}
 }
 
-/* The entry that stands for the whole connection: the forward one. NULL: a reverse entry whose forward one is gone or not there yet. */
+/* The entry that stands for the whole connection: the forward one. NULL: a reverse entry whose forward one is gone or
+ * not there yet. */
 static __always_inline struct connection *forward_entry(struct connection *connection, __u32 location)
 {
 	return connection->direction == DIRECTION_FORWARD ? connection : connection_twin(connection, location);
@@ -551,7 +560,8 @@ static __always_inline void slot_write(struct connection *slot, const struct con
 	*(volatile word64 *)&to[7] = from[7];
 }
 
-/* Puts `entry` into one bucket, unless its flow is there or no slot is free. `load` is counted up for a forward entry. */
+/* Puts `entry` into one bucket, unless its flow is there or no slot is free. `load` is counted up for a forward entry.
+ */
 static __always_inline enum insertion slot_insert(struct bucket *bucket, const struct connection *entry, __u64 hash,
 						  struct real_load *load, __u32 *slot)
 {
@@ -592,10 +602,10 @@ static __always_inline enum insertion slot_insert(struct bucket *bucket, const s
 }
 
 /*
- * Puts `entry` into its first or its second bucket. Two processors may open one flow at once and choose different buckets, so
- * each looks into the other bucket after its own insertion, and its caller takes it back if the flow is there too
- * (INSERT_CONTENDED). Both see it at the worst, and then both do; the sender's next try succeeds. The one in the second
- * bucket shows itself in `lodgers` before it inserts, so that the other one knows where to look.
+ * Puts `entry` into its first or its second bucket. Two processors may open one flow at once and choose different
+ * buckets, so each looks into the other bucket after its own insertion, and its caller takes it back if the flow is
+ * there too (INSERT_CONTENDED). Both see it at the worst, and then both do; the sender's next try succeeds. The one in
+ * the second bucket shows itself in `lodgers` before it inserts, so that the other one knows where to look.
  */
 GLOBAL int insert_into(struct connection *entry, bool into_second, __u32 *location)
 {

@@ -53,7 +53,8 @@ struct outcome_counter {
 };
 size_is(struct outcome_counter, 24);
 
-/* Addresses that directors send tunnelled packets to. `sluice real-server` writes, the program reads. Value: always 1. */
+/* Addresses that directors send tunnelled packets to. `sluice real-server` writes, the program reads. Value: always 1.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);

@@ -9,8 +9,9 @@
 static __u32 last_event_tick;
 
 /*
- * At most one event a tick from all processors together (give or take a race): whoever is asked looks at everything once a
- * second anyway, and a flood to an unresolved next hop must not keep it busy. Not inlined, so that struct event is in the object's BTF.
+ * At most one event a tick from all processors together (give or take a race): whoever is asked looks at everything
+ * once a second anyway, and a flood to an unresolved next hop must not keep it busy. Not inlined, so that struct event
+ * is in the object's BTF.
  */
 static __noinline void tell(const struct event *event)
 {

@@ -27,7 +27,8 @@ static __always_inline bool is_unicast_source(__be32 address)
 	return first != 0 && first != 127 && first < 224;
 }
 
-/* Turns an echo request to a VIP into its reply (RFC 792; addresses swapped, all data kept) and sends it back; passes everything else. */
+/* Turns an echo request to a VIP into its reply (RFC 792; addresses swapped, all data kept) and sends it back; passes
+ * everything else. */
 GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 {
 	if (!flow)

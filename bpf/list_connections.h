@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The iterator behind `cat /sys/fs/bpf/sluice/connections`: a line a connection, without stopping traffic. Columns: protocol, state,
- * seconds left, client, virtual service, local (fullnat) or -, real server.
+ * The iterator behind `cat /sys/fs/bpf/sluice/connections`: a line a connection, without stopping traffic. Columns:
+ * protocol, state, seconds left, client, virtual service, local (fullnat) or -, real server.
  */
 #ifndef SLUICE_LIST_CONNECTIONS_H
 #define SLUICE_LIST_CONNECTIONS_H

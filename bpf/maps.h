@@ -11,16 +11,16 @@
 #include "abi.h"
 
 /*
- * A function of the rare ways. Not static, so the verifier checks it once and on its own instead of once for each state that a caller
- * reaches it in; its pointer arguments may then be NULL for all that the verifier knows.
+ * A function of the rare ways. Not static, so the verifier checks it once and on its own instead of once for each state
+ * that a caller reaches it in; its pointer arguments may then be NULL for all that the verifier knows.
  */
 #define GLOBAL __noinline
 
 #define DEFAULT_BUCKETS 1024
 
 /*
- * Set before loading, constant afterwards, so the verifier and the JIT see numbers. A restart takes them from the pinned
- * `identity`: another seed would lose every connection.
+ * Set before loading, constant afterwards, so the verifier and the JIT see numbers. A restart takes them from the
+ * pinned `identity`: another seed would lose every connection.
  */
 const volatile __u32 connection_buckets = DEFAULT_BUCKETS;
 const volatile __u64 hash_seed[HASH_SEED_WORDS] = {
@@ -41,7 +41,8 @@ struct {
 	__type(value, struct bucket);
 } connection_table SEC(".maps");
 
-/* Which virtual service a packet is for. Written by the control plane; read when a packet has no connection. Size: services. */
+/* Which virtual service a packet is for. Written by the control plane; read when a packet has no connection. Size:
+ * services. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -49,7 +50,8 @@ struct {
 	__type(value, __u32); /* index into services */
 } service_index SEC(".maps");
 
-/* Addresses of all virtual services. Written by the control plane; read when a packet has no connection and no service. Size: services. */
+/* Addresses of all virtual services. Written by the control plane; read when a packet has no connection and no service.
+ * Size: services. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -57,7 +59,8 @@ struct {
 	__type(value, struct vip);
 } vips SEC(".maps");
 
-/* Virtual services. Written by the control plane (through mmap: a service's ring is one 64-bit store). Size: services. */
+/* Virtual services. Written by the control plane (through mmap: a service's ring is one 64-bit store). Size: services.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -74,7 +77,8 @@ struct {
 	__type(value, struct cursor);
 } cursors SEC(".maps");
 
-/* The rings of all services, end to end. Written by the control plane (mmap), read when a connection opens. Size: ring slots / 16. */
+/* The rings of all services, end to end. Written by the control plane (mmap), read when a connection opens. Size: ring
+ * slots / 16. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -83,7 +87,8 @@ struct {
 	__type(value, struct ring_chunk);
 } rings SEC(".maps");
 
-/* Which real servers lblc and lblcr have given a destination address to. Written by the data plane; forgets the one that was unused longest. Size: services, 4 each. */
+/* Which real servers lblc and lblcr have given a destination address to. Written by the data plane; forgets the one
+ * that was unused longest. Size: services, 4 each. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -100,7 +105,8 @@ struct {
 	__type(value, struct real_server);
 } real_servers SEC(".maps");
 
-/* Active and inactive connections, by real server, exact at every moment. Written by the data plane with atomics. Size: real servers. */
+/* Active and inactive connections, by real server, exact at every moment. Written by the data plane with atomics. Size:
+ * real servers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -127,7 +133,8 @@ struct {
 	__type(value, struct settings);
 } settings SEC(".maps");
 
-/* What a restart needs to know. Written by the control plane once, before the programs are attached; not read by the data plane. */
+/* What a restart needs to know. Written by the control plane once, before the programs are attached; not read by the
+ * data plane. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -135,7 +142,8 @@ struct {
 	__type(value, struct identity);
 } identity SEC(".maps");
 
-/* Interfaces that packets may leave by, ifindex to ifindex. Written by the control plane; read when a packet leaves by another interface than it came. */
+/* Interfaces that packets may leave by, ifindex to ifindex. Written by the control plane; read when a packet leaves by
+ * another interface than it came. */
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
 	__uint(max_entries, 256);
@@ -174,7 +182,8 @@ struct {
 	__type(value, struct drop_counter);
 } drops SEC(".maps");
 
-/* What the data plane asks of the control plane: struct event. Nothing waits for it; a full buffer loses events, not packets. */
+/* What the data plane asks of the control plane: struct event. Nothing waits for it; a full buffer loses events, not
+ * packets. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 65536);

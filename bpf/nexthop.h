@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Leaving the director: to a real server by the next hop that the control plane keeps beside it, to a client by the kernel's routes. */
+/* Leaving the director: to a real server by the next hop that the control plane keeps beside it, to a client by the
+ * kernel's routes. */
 #ifndef SLUICE_NEXTHOP_H
 #define SLUICE_NEXTHOP_H
 
@@ -35,10 +36,10 @@ static __always_inline void keep_client_hop(struct client_hop *hop, const struct
 }
 
 /*
- * Sends a translated reply on to its client, as the kernel's routing and neighbour tables say (bpf_fib_lookup), by the addresses that
- * the packet has now. The kernel is asked once a tick for each client: the lookup costs more than all the rest of a reply, and
- * replies come in bursts. So a change of route is followed after 4.2 ms, or a jiffy where that is longer. A function of its own for
- * its stack frame.
+ * Sends a translated reply on to its client, as the kernel's routing and neighbour tables say (bpf_fib_lookup), by the
+ * addresses that the packet has now. The kernel is asked once a tick for each client: the lookup costs more than all
+ * the rest of a reply, and replies come in bursts. So a change of route is followed after 4.2 ms, or a jiffy where that
+ * is longer. A function of its own for its stack frame.
  */
 GLOBAL int leave_to_client(struct xdp_md *ctx)
 {

@@ -22,7 +22,8 @@ static __always_inline void reply_flow(struct flow *reply, const struct real_ser
 	reply->family = real->family;
 }
 
-/* Inserts the reverse entry of a connection, in the place of one with the same flow whose connection is over. Returns enum insertion. */
+/* Inserts the reverse entry of a connection, in the place of one with the same flow whose connection is over. Returns
+ * enum insertion. */
 GLOBAL int insert_reverse(struct connection *reverse, __u32 *location, __u32 now)
 {
 	if (!reverse || !location)
@@ -57,9 +58,9 @@ static __always_inline int take_reply_flow(struct connection *reverse, const str
 }
 
 /*
- * fullnat: a local port is taken by inserting the reverse entry with it. That the flow is unique is the allocation, so a LIP:LPORT
- * serves as many connections as there are real servers. A bounded number of ports is tried, from a random one on.
- * Returns OPENED or a drop_reason.
+ * fullnat: a local port is taken by inserting the reverse entry with it. That the flow is unique is the allocation, so
+ * a LIP:LPORT serves as many connections as there are real servers. A bounded number of ports is tried, from a random
+ * one on. Returns OPENED or a drop_reason.
  */
 static __always_inline int take_local_port(struct connection *reverse, struct route *route, __u32 *location)
 {
@@ -173,9 +174,9 @@ GLOBAL int open_pick(struct xdp_md *ctx, struct route *route)
 }
 
 /*
- * A packet without a connection. Returns OPENED with `route` filled, or an XDP verdict: XDP_PASS for what no service is for, and for
- * TCP segments that do not open a connection (the host answers them with a reset, as with IPVS). Inlined: the calls below are
- * deep, and all their frames together may take 512 bytes.
+ * A packet without a connection. Returns OPENED with `route` filled, or an XDP verdict: XDP_PASS for what no service is
+ * for, and for TCP segments that do not open a connection (the host answers them with a reset, as with IPVS). Inlined:
+ * the calls below are deep, and all their frames together may take 512 bytes.
  */
 static __always_inline int open(struct xdp_md *ctx, struct route *route)
 {

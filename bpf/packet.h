@@ -2,8 +2,8 @@
 /*
  * Parsing. A packet is taken apart once, into a flow and the few pointers that the ways onward write through.
  *
- * parse() reads nothing beyond data_end, changes nothing, and says what kind of packet it is. The pointers of struct packet
- * are valid for PACKET_FLOW alone, and until the first helper that moves the packet's head.
+ * parse() reads nothing beyond data_end, changes nothing, and says what kind of packet it is. The pointers of struct
+ * packet are valid for PACKET_FLOW alone, and until the first helper that moves the packet's head.
  */
 #ifndef SLUICE_PACKET_H
 #define SLUICE_PACKET_H
@@ -68,8 +68,8 @@ struct packet {
 };
 
 /*
- * Fills a flow in whole 64-bit words, since it is read in those at once: a load that spans two smaller stores waits until both are in
- * the cache. `ports` are both of them as they lie in the packet.
+ * Fills a flow in whole 64-bit words, since it is read in those at once: a load that spans two smaller stores waits
+ * until both are in the cache. `ports` are both of them as they lie in the packet.
  */
 static __always_inline void flow_ipv4(struct flow *flow, __be32 source, __be32 destination, __u32 ports,
 				      enum protocol protocol)

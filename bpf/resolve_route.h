@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Program resolve_route: asks the kernel's routing and neighbour tables for the control plane. See struct route_request. */
+/* Program resolve_route: asks the kernel's routing and neighbour tables for the control plane. See struct
+ * route_request. */
 #ifndef SLUICE_RESOLVE_ROUTE_H
 #define SLUICE_RESOLVE_ROUTE_H
 

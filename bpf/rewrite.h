@@ -6,7 +6,8 @@
 #include "checksum.h"
 #include "packet.h"
 
-/* What the checksums still have to be told; see checksum.h. Addresses count in the IP header and in the pseudo header, ports in L4 alone. */
+/* What the checksums still have to be told; see checksum.h. Addresses count in the IP header and in the pseudo header,
+ * ports in L4 alone. */
 struct change {
 	__u64 addresses;
 	__u64 ports;

@@ -9,8 +9,8 @@
 #include "maps.h"
 
 /*
- * The service of a client's packet, and its index in `*index`; NULL if none is for it. `index` points to the caller's own stack: Linux 6.1
- * takes no key from behind a pointer argument.
+ * The service of a client's packet, and its index in `*index`; NULL if none is for it. `index` points to the caller's
+ * own stack: Linux 6.1 takes no key from behind a pointer argument.
  */
 static __always_inline const struct service *service_find(const struct flow *flow, __u32 *index)
 {

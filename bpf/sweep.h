@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Program sweep: takes what is expired out of a slice of the connection table. Nothing depends on it but memory and counts: the packet's
- * way treats what is expired as absent. See struct sweep_request for how it is run.
+ * Program sweep: takes what is expired out of a slice of the connection table. Nothing depends on it but memory and
+ * counts: the packet's way treats what is expired as absent. See struct sweep_request for how it is run.
  */
 #ifndef SLUICE_SWEEP_H
 #define SLUICE_SWEEP_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * What the forwarding methods share. Each is one function of the same signature, that changes a client's packet for its real server
- * and returns FORWARDED or the reason for which it has to be dropped; it has then not been changed.
+ * What the forwarding methods share. Each is one function of the same signature, that changes a client's packet for its
+ * real server and returns FORWARDED or the reason for which it has to be dropped; it has then not been changed.
  */
 #ifndef SLUICE_FORWARD_H
 #define SLUICE_FORWARD_H
@@ -11,7 +11,8 @@
 
 #define FORWARDED (-1)
 
-/* Where a packet of a connection goes: what the established way read from its entry, or the opening way has just decided. */
+/* Where a packet of a connection goes: what the established way read from its entry, or the opening way has just
+ * decided. */
 struct route {
 	struct flow flow; /* as the packet came */
 	__u32 now; /* tick */

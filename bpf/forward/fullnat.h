@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * fullnat: the source CIP:CPORT becomes LIP:LPORT and the destination VIP:VPORT becomes RIP:RPORT, so that the reply comes back to
- * the director whatever the real server's routes are.
+ * fullnat: the source CIP:CPORT becomes LIP:LPORT and the destination VIP:VPORT becomes RIP:RPORT, so that the reply
+ * comes back to the director whatever the real server's routes are.
  */
 #ifndef SLUICE_FORWARD_FULLNAT_H
 #define SLUICE_FORWARD_FULLNAT_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * tun, IP in IP (RFC 2003): an outer header from the director to the real server goes around the packet. As IPVS fills it: the inner
- * TTL after its decrement, the inner DF, the inner TOS but ECN's CE becomes ECT(0) (RFC 6040 leaves CE to the inside;
- * ip_vs_tunnel_xmit()), and an id of 0 with DF, a random one without.
+ * tun, IP in IP (RFC 2003): an outer header from the director to the real server goes around the packet. As IPVS fills
+ * it: the inner TTL after its decrement, the inner DF, the inner TOS but ECN's CE becomes ECT(0) (RFC 6040 leaves CE to
+ * the inside; ip_vs_tunnel_xmit()), and an id of 0 with DF, a random one without.
  */
 #ifndef SLUICE_FORWARD_TUN_H
 #define SLUICE_FORWARD_TUN_H

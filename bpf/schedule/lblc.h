@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * lblc, locality-based least connection: a destination address keeps its real server until that is quiesced or crowded (is_crowded());
- * then, and at first, wlc picks one. For services that stand for many addresses, caches mostly.
+ * lblc, locality-based least connection: a destination address keeps its real server until that is quiesced or crowded
+ * (is_crowded()); then, and at first, wlc picks one. For services that stand for many addresses, caches mostly.
  */
 #ifndef SLUICE_SCHEDULE_LBLC_H
 #define SLUICE_SCHEDULE_LBLC_H

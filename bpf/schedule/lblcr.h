@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * lblcr, lblc with replication: a destination address has a set of real servers, and goes to the one of them with the least overhead
- * for its weight. When that one is crowded (is_crowded()), wlc picks one of all, which joins the set. A set of several that
- * did not change for a day loses its most loaded member. A set has at most DESTINATION_SERVERS; the oldest leaves for a new one.
+ * lblcr, lblc with replication: a destination address has a set of real servers, and goes to the one of them with the
+ * least overhead for its weight. When that one is crowded (is_crowded()), wlc picks one of all, which joins the set. A
+ * set of several that did not change for a day loses its most loaded member. A set has at most DESTINATION_SERVERS; the
+ * oldest leaves for a new one.
  *
  * Two processors that change one set at once may lose one of the changes: it is a memory of preferences, no more.
  */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* lc, least connection: the real server with the least overhead (connection_overhead()), whatever its weight above 0. Ties: the first. */
+/* lc, least connection: the real server with the least overhead (connection_overhead()), whatever its weight above 0.
+ * Ties: the first. */
 #ifndef SLUICE_SCHEDULE_LC_H
 #define SLUICE_SCHEDULE_LC_H
 

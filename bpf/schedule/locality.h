@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* What the locality-based schedulers share (lblc, lblcr): the memory of which real servers a destination address was given to. */
+/* What the locality-based schedulers share (lblc, lblcr): the memory of which real servers a destination address was
+ * given to. */
 #ifndef SLUICE_SCHEDULE_LOCALITY_H
 #define SLUICE_SCHEDULE_LOCALITY_H
 
@@ -29,8 +30,8 @@ static long find_half_idle(__u32 slot, void *context)
 }
 
 /*
- * More active connections than its weight, while another real server has less than half of its own (is_overloaded() in ip_vs_lblc.c). Answers
- * 0 or 1.
+ * More active connections than its weight, while another real server has less than half of its own (is_overloaded() in
+ * ip_vs_lblc.c). Answers 0 or 1.
  */
 GLOBAL int is_crowded(const struct request *request, __u32 active, __u32 weight)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * mh, Maglev hashing: the client's address, hashed, names a slot of a table whose length is a prime, and which changes little when
- * the real servers do. The hash is IPVS's own (ip_vs_mh_hashkey() in net/netfilter/ipvs/ip_vs_mh.c), so with the same table
- * length both pick alike: SipHash-1-3 of one 32-bit word, cut to 32 bits, under a fixed key.
+ * mh, Maglev hashing: the client's address, hashed, names a slot of a table whose length is a prime, and which changes
+ * little when the real servers do. The hash is IPVS's own (ip_vs_mh_hashkey() in net/netfilter/ipvs/ip_vs_mh.c), so
+ * with the same table length both pick alike: SipHash-1-3 of one 32-bit word, cut to 32 bits, under a fixed key.
  */
 #ifndef SLUICE_SCHEDULE_MH_H
 #define SLUICE_SCHEDULE_MH_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * ovf, overflow: all to the real server with the highest weight that has no more active connections than its weight; the next one fills
- * when it has (so each takes one more than its weight, as with IPVS). None where all are full. Ties: the first.
+ * ovf, overflow: all to the real server with the highest weight that has no more active connections than its weight;
+ * the next one fills when it has (so each takes one more than its weight, as with IPVS). None where all are full. Ties:
+ * the first.
  */
 #ifndef SLUICE_SCHEDULE_OVF_H
 #define SLUICE_SCHEDULE_OVF_H

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * What the schedulers share. Each is one function of the same signature, that returns the index of a real server or NO_REAL. The caller
- * refuses one whose weight is 0 or that is not in service any more.
+ * What the schedulers share. Each is one function of the same signature, that returns the index of a real server or
+ * NO_REAL. The caller refuses one whose weight is 0 or that is not in service any more.
  *
- * Those that compare the real servers as they are now (lc, wlc, sed, nq, fo, ovf, twos, lblc, lblcr) walk through all of them once,
- * two cache lines each, and no lock. So opening a connection costs them time in proportion to the number of real servers;
- * the others cost the same for any number.
+ * Those that compare the real servers as they are now (lc, wlc, sed, nq, fo, ovf, twos, lblc, lblcr) walk through all
+ * of them once, two cache lines each, and no lock. So opening a connection costs them time in proportion to the number
+ * of real servers; the others cost the same for any number.
  */
 #ifndef SLUICE_SCHEDULE_REQUEST_H
 #define SLUICE_SCHEDULE_REQUEST_H
@@ -64,7 +64,8 @@ static __always_inline bool is_available(__u32 index, __u32 service)
 	return real && real->state == REAL_ACTIVE && real->service == service && real->weight;
 }
 
-/* What lc and wlc compare: an active connection counts as 256 inactive ones (ip_vs_dest_conn_overhead() in include/net/ip_vs.h). */
+/* What lc and wlc compare: an active connection counts as 256 inactive ones (ip_vs_dest_conn_overhead() in
+ * include/net/ip_vs.h). */
 static __always_inline __u64 connection_overhead(const struct candidate *candidate)
 {
 	return ((__u64)candidate->active << 8) + candidate->inactive;
@@ -86,7 +87,8 @@ static __always_inline void walk_begin(struct walk *walk, const struct request *
 	walk->overhead = 0;
 }
 
-/* Takes `candidate` if it is the first, or has less overhead for its weight than the best: ties go to who comes first. */
+/* Takes `candidate` if it is the first, or has less overhead for its weight than the best: ties go to who comes first.
+ */
 static __always_inline void walk_least_weighted(struct walk *walk, const struct candidate *candidate, __u64 overhead)
 {
 	if (walk->best.real != NO_REAL && walk->overhead * candidate->weight <= overhead * walk->best.weight)

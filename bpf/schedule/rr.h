@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * rr, round robin: each new connection goes to the next real server of the ring. The ring holds every server with a weight above
- * 0 once. One atomic cursor a service serves all processors; when the ring changes, the cursor goes on.
+ * rr, round robin: each new connection goes to the next real server of the ring. The ring holds every server with a
+ * weight above 0 once. One atomic cursor a service serves all processors; when the ring changes, the cursor goes on.
  */
 #ifndef SLUICE_SCHEDULE_RR_H
 #define SLUICE_SCHEDULE_RR_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * sed, shortest expected delay: the real server with the least (active + 1) / weight, that is, as if the new connection were there
- * already. Ties: the first.
+ * sed, shortest expected delay: the real server with the least (active + 1) / weight, that is, as if the new connection
+ * were there already. Ties: the first.
  */
 #ifndef SLUICE_SCHEDULE_SED_H
 #define SLUICE_SCHEDULE_SED_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * sh, source hashing: the client's address, hashed, names one of 256 slots, which the control plane shares out to the real servers in
- * runs of their weights. The hash is IPVS's own (ip_vs_sh_hashkey() in net/netfilter/ipvs/ip_vs_sh.c; hash_32() in include/linux/hash.h).
+ * sh, source hashing: the client's address, hashed, names one of 256 slots, which the control plane shares out to the
+ * real servers in runs of their weights. The hash is IPVS's own (ip_vs_sh_hashkey() in net/netfilter/ipvs/ip_vs_sh.c;
+ * hash_32() in include/linux/hash.h).
  */
 #ifndef SLUICE_SCHEDULE_SH_H
 #define SLUICE_SCHEDULE_SH_H

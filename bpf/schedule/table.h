@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * What the hashing schedulers with a fallback share (mh, sh): a table that a hash of the client indexes. The table keeps the slots of a
- * quiesced real server, so that its clients come back to it later. Until then they are refused, or with SCHEDULER_FALLBACK
- * hashed anew with one offset after another until a slot has a server that takes connections, at most as often as
- * the table has slots.
+ * What the hashing schedulers with a fallback share (mh, sh): a table that a hash of the client indexes. The table
+ * keeps the slots of a quiesced real server, so that its clients come back to it later. Until then they are refused, or
+ * with SCHEDULER_FALLBACK hashed anew with one offset after another until a slot has a server that takes connections,
+ * at most as often as the table has slots.
  */
 #ifndef SLUICE_SCHEDULE_TABLE_H
 #define SLUICE_SCHEDULE_TABLE_H

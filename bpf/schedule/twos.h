@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * twos, the power of two choices (Mitzenmacher): two real servers are drawn at random, each in proportion to its weight. The one with less
- * overhead (connection_overhead()) for its weight wins, the first drawn where both have the same. The same one may be drawn twice.
+ * twos, the power of two choices (Mitzenmacher): two real servers are drawn at random, each in proportion to its
+ * weight. The one with less overhead (connection_overhead()) for its weight wins, the first drawn where both have the
+ * same. The same one may be drawn twice.
  */
 #ifndef SLUICE_SCHEDULE_TWOS_H
 #define SLUICE_SCHEDULE_TWOS_H

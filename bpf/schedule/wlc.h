@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* wlc, weighted least connection: the real server with the least overhead (connection_overhead()) for its weight. Ties: the first. */
+/* wlc, weighted least connection: the real server with the least overhead (connection_overhead()) for its weight. Ties:
+ * the first. */
 #ifndef SLUICE_SCHEDULE_WLC_H
 #define SLUICE_SCHEDULE_WLC_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * wrr, weighted round robin: rr over a ring that holds each real server as often as its weight says, interleaved (weights 4, 3, 2
- * on servers A, B, C lie as AABABCABC). The control plane lays the ring out; here it is walked as rr walks its own.
+ * wrr, weighted round robin: rr over a ring that holds each real server as often as its weight says, interleaved
+ * (weights 4, 3, 2 on servers A, B, C lie as AABABCABC). The control plane lays the ring out; here it is walked as rr
+ * walks its own.
  */
 #ifndef SLUICE_SCHEDULE_WRR_H
 #define SLUICE_SCHEDULE_WRR_H

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
- * An object that Linux 6.1 must refuse, to show that `make test-kernel` can fail: programs of type syscall are sleepable,
- * and 6.1 lets no sleepable program use a map with a bpf_spin_lock ("sleepable progs cannot use bpf_spin_lock yet",
- * check_map_prog_compatibility() in its kernel/bpf/verifier.c). 6.18 loads it.
+ * An object that Linux 6.1 must refuse, to show that `make test-kernel` can fail: programs of type syscall are
+ * sleepable, and 6.1 lets no sleepable program use a map with a bpf_spin_lock ("sleepable progs cannot use
+ * bpf_spin_lock yet", check_map_prog_compatibility() in its kernel/bpf/verifier.c). 6.18 loads it.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

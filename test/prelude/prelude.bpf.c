@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
  * What stands before a program that is run many times over one packet. BPF_PROG_TEST_RUN repeats without restoring the
- * packet, so from the second time on a program that rewrites or encapsulates would see its own output, and one flow only.
- * The prelude takes off what was put on, writes the headers anew, chooses the flow, and tail-calls the program in slot 0
- * of prelude_programs. It costs the same for every program behind it: figures are read as differences.
+ * packet, so from the second time on a program that rewrites or encapsulates would see its own output, and one flow
+ * only. The prelude takes off what was put on, writes the headers anew, chooses the flow, and tail-calls the program in
+ * slot 0 of prelude_programs. It costs the same for every program behind it: figures are read as differences.
  *
  * It takes a frame that has grown or shrunk to have done so at its head, as encapsulation does.
  */

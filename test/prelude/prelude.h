@@ -9,8 +9,9 @@
 #define PRELUDE_HEADERS 64
 
 /*
- * One flow, with the checksums that its headers then have: the prelude computes none for flows of the table. The pairs are
- * written in one store each, so that the program behind may read them together or apart without waiting for two stores.
+ * One flow, with the checksums that its headers then have: the prelude computes none for flows of the table. The pairs
+ * are written in one store each, so that the program behind may read them together or apart without waiting for two
+ * stores.
  */
 struct prelude_flow {
 	__u64 addresses; /* as on the wire: source, destination */
@@ -27,10 +28,10 @@ struct prelude_settings {
 	__u32 length; /* of the frame in bytes, as it is given to test_run */
 
 	/*
-	 * How many elements of prelude_flows are used in turn, from the first: whoever wants a random order shuffles them.
-	 * The walk itself is sequential, so that the prelude hardly ever waits for memory. 0: every packet is a flow that
-	 * was never seen. Then `next` counts: the source is the address in `headers` plus its upper 17 bits after mixing,
-	 * the source port 32768 plus the lower 15, which repeats after 2^32 packets.
+	 * How many elements of prelude_flows are used in turn, from the first: whoever wants a random order shuffles
+	 * them. The walk itself is sequential, so that the prelude hardly ever waits for memory. 0: every packet is a
+	 * flow that was never seen. Then `next` counts: the source is the address in `headers` plus its upper 17 bits
+	 * after mixing, the source port 32768 plus the lower 15, which repeats after 2^32 packets.
 	 */
 	__u32 flows;
 	__u32 next; /* where to begin; the prelude moves it on */

@@ -16,7 +16,8 @@ SEC("xdp") int reference_transmit(struct xdp_md *ctx __attribute__((unused)))
 	return XDP_TX;
 }
 
-/* The floor for nat, dr and fullnat. In words of 16 bits, as the kernel's own samples/bpf do it: bytes would be slower. */
+/* The floor for nat, dr and fullnat. In words of 16 bits, as the kernel's own samples/bpf do it: bytes would be slower.
+ */
 SEC("xdp") int reference_swap_macs(struct xdp_md *ctx)
 {
 	__u16 *macs = (void *)(long)ctx->data;
