@@ -89,8 +89,8 @@ static __always_inline __u16 flow_tag(__u64 hash)
 
 /*
  * The slot that a flow takes if it is free; else its neighbour (slot ^ 1), else any. The two are looked into before the
- * bucket's tags. So an established flow waits for one cache line of the table, and at the configured capacity still
- * four of five do.
+ * bucket's tags. So an established flow waits for one cache line of the table; at the configured capacity about four of
+ * five do, by calculation.
  */
 static __always_inline __u32 preferred_slot(__u64 hash)
 {
