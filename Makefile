@@ -62,7 +62,7 @@ replay: build bpffs ## compare with traces of the kernel's IPVS; TRACES="FOLDER 
 	@$(AS_ROOT) node dist/test/replay/main.js $(TRACES)
 
 .PHONY: test-kernel
-test-kernel: build ## check the BPF objects and run the packet tests on Debian 12's own Linux 6.1, in an emulated machine
+test-kernel: build ## check the BPF objects and run the packet tests on Linux 6.1, and the daemon on 5.10, in an emulated machine
 	@node dist/test/kernel/main.js $(FILES)
 
 .PHONY: lint

@@ -1,6 +1,6 @@
 /**
  * Runs on the kernel under test, in the guest that main.ts boots: loads objects, gives frames to their programs, attaches
- * them to an interface, and runs the packet tests. Reports on standard output, in the lines of report.ts.
+ * them to an interface, and runs the packet tests; or, on a kernel that is too old, starts the daemon. Reports on standard output, in the lines of report.ts.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -9,8 +9,9 @@ import path from "node:path";
 import { TapReader } from "../tally.js";
 import { foreignFrames } from "./frames.js";
 import { attachToVeth, load, type PinnedProgram, runOnFrame } from "./programs.js";
+import { checkDaemonRefuses } from "./refusal.js";
 import { encodeMessage, type Message } from "./report.js";
-import { project, type Task } from "./task.js";
+import { type CheckTask, project, type Task } from "./task.js";
 
 const XDP_PASS = 2;
 
@@ -57,7 +58,7 @@ function checkObject(object: string): void {
   }
 }
 
-function checkRefusal({ object, reason }: Task["refused"]): void {
+function checkRefusal({ object, reason }: CheckTask["refused"]): void {
   row(`${path.basename(object)}: is refused, so this check can fail`, () => {
     const loading = load(object);
     if (loading.loaded) return "it loads";
@@ -105,7 +106,16 @@ function runTests(files: readonly string[]): void {
 const [taskFile = ""] = process.argv.slice(2);
 const task = JSON.parse(readFileSync(taskFile, "utf8")) as Task;
 report({ kind: "kernel", release: release() });
-for (const object of task.objects) checkObject(object);
-checkRefusal(task.refused);
-runTests(task.tests);
+switch (task.kind) {
+  case "check":
+    for (const object of task.objects) checkObject(object);
+    checkRefusal(task.refused);
+    runTests(task.tests);
+    break;
+  case "refusal":
+    row(`sluice run names what the kernel lacks (${task.missing.join(", ")}), and changes nothing`, () =>
+      checkDaemonRefuses(task.missing, task.running),
+    );
+    break;
+}
 report({ kind: "end" });

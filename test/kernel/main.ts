@@ -1,12 +1,13 @@
 /**
- * `make test-kernel`: whether our BPF objects work on the oldest kernel that we support, Debian 12's Linux 6.1. Boots it in
- * qemu, where guest.ts does the checking. Needs no root and installs nothing. The last line is
- * `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
+ * `make test-kernel`: whether our BPF objects work on the oldest kernel that we support, Debian 12's Linux 6.1, and whether the
+ * daemon says clearly what is missing on one that is too old, Debian 11's 5.10. Boots them in qemu, where guest.ts does the
+ * checking. Needs no root and installs nothing. The last line is `N passed, N failed, N skipped`; the exit status is 0 only
+ * if nothing failed.
  *
  *   node dist/test/kernel/main.js [--time-limit SECONDS] [FILE]...
  *
- * A FILE is an object to load (*.o) or a compiled file of tests (*.test.js). Without any: the objects of build/bpf, and the
- * packet tests.
+ * A FILE is an object to load (*.o) or a compiled file of tests (*.test.js), for 6.1 alone. Without any: the objects of
+ * build/bpf and the packet tests on 6.1, and the daemon on 5.10.
  */
 import {
   existsSync,
@@ -45,8 +46,14 @@ interface Work {
   readonly tests: readonly string[];
   /** Tests that are left out, and why. */
   readonly leftOut: readonly Skip[];
+  /** Whether to start the daemon on the kernel that is too old. */
+  readonly refusal: boolean;
+  /** Of each machine. */
   readonly timeLimitSeconds: number;
 }
+
+/** Helpers of the data plane's that Linux 5.10 does not have. */
+const MISSING_IN_5_10 = ["bpf_ktime_get_coarse_ns", "bpf_loop"];
 
 function parseArguments(): Work {
   const { values, positionals } = parseArgs({
@@ -64,11 +71,12 @@ function parseArguments(): Work {
     objects: files.filter((file) => file.endsWith(".o")),
     tests: files.filter((file) => !file.endsWith(".o")).map((file) => path.relative(project, file)),
     leftOut: [],
+    refusal: false,
     timeLimitSeconds,
   };
 }
 
-function everything(): Pick<Work, "objects" | "tests" | "leftOut"> {
+function everything(): Omit<Work, "timeLimitSeconds"> {
   const tests = built("dist/test/packet", ".test.js");
   const isTooLong = (file: string): boolean => TOO_LONG.includes(path.basename(file, ".test.js"));
   return {
@@ -78,6 +86,7 @@ function everything(): Pick<Work, "objects" | "tests" | "leftOut"> {
       name,
       reason: "about volume, for which emulation is too slow; name the file to run it all the same",
     })),
+    refusal: true,
   };
 }
 
@@ -88,10 +97,10 @@ function built(folder: string, ending: string): string[] {
   return found.map((file) => path.join(folder, file));
 }
 
-function refusedObject(): Task["refused"] {
-  const object = path.join(project, "build/test/kernel/newer-kernel.bpf.o");
+function builtObject(file: string): string {
+  const object = path.join(project, "build", file);
   if (!existsSync(object)) throw new PrerequisiteError(`no ${object}: run \`make build\``);
-  return { object, reason: "sleepable progs cannot use bpf_spin_lock yet" };
+  return object;
 }
 
 /** The guest's first file system: busybox, the kernel's modules, init.sh and the task. */
@@ -152,22 +161,15 @@ function take(message: Message, kernel: DebianKernel): void {
   }
 }
 
-async function main(): Promise<void> {
-  const { objects, tests, leftOut, timeLimitSeconds } = parseArguments();
-  mkdirSync(workFolder, { recursive: true });
-  const kernel = unpackDebianKernel(workFolder);
+/** Boots a kernel, has the guest do the task, and adds what it says to the total. */
+async function boot(kernel: DebianKernel, task: Task, timeLimitSeconds: number): Promise<void> {
   // A folder for each run: two may go on at once.
   const runFolder = mkdtempSync(path.join(workFolder, "run-"));
   const initramfsFile = path.join(runFolder, "initramfs.cpio");
   const consoleFile = path.join(runFolder, "console.log");
   process.on("exit", () => rmSync(runFolder, { recursive: true, force: true }));
-  writeFileSync(initramfsFile, initramfsOf(kernel, { objects, refused: refusedObject(), tests }));
+  writeFileSync(initramfsFile, initramfsOf(kernel, task));
 
-  console.log(`\nLinux ${kernel.release}, emulated:`);
-  for (const { name, reason } of leftOut) {
-    total.skipped++;
-    console.log(`  skip   ${name}: ${reason}`);
-  }
   const seen = new Set<Message["kind"]>();
   let stopped: string | undefined;
   try {
@@ -196,6 +198,42 @@ async function main(): Promise<void> {
     const reason = stopped ?? "the guest ended before its last message";
     printRow("the check runs to its end", `${reason}\nLast on its console:\n${lastWords.join("\n")}`);
   }
+}
+
+function printSkip(name: string, reason: string): void {
+  total.skipped++;
+  console.log(`  skip   ${name}: ${reason}`);
+}
+
+async function checkOnSupported({ objects, tests, leftOut, timeLimitSeconds }: Work): Promise<void> {
+  const kernel = unpackDebianKernel(workFolder, "supported");
+  const object = builtObject("test/kernel/newer-kernel.bpf.o");
+  console.log(`\nLinux ${kernel.release}, emulated:`);
+  for (const { name, reason } of leftOut) printSkip(name, reason);
+  const refused = { object, reason: "sleepable progs cannot use bpf_spin_lock yet" };
+  await boot(kernel, { kind: "check", objects, refused, tests }, timeLimitSeconds);
+}
+
+async function checkOnTooOld(timeLimitSeconds: number): Promise<void> {
+  const running = builtObject("test/network/pass.bpf.o");
+  let kernel: DebianKernel;
+  try {
+    kernel = unpackDebianKernel(workFolder, "tooOld");
+  } catch (error) {
+    if (!(error instanceof KernelPackageError)) throw error;
+    console.log("\nA kernel that is too old:");
+    printSkip("what the daemon says there", error.message);
+    return;
+  }
+  console.log(`\nLinux ${kernel.release}, emulated:`);
+  await boot(kernel, { kind: "refusal", missing: MISSING_IN_5_10, running }, timeLimitSeconds);
+}
+
+async function main(): Promise<void> {
+  const work = parseArguments();
+  mkdirSync(workFolder, { recursive: true });
+  await checkOnSupported(work);
+  if (work.refusal) await checkOnTooOld(work.timeLimitSeconds);
   console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   process.exitCode = total.failed === 0 ? 0 : 1;
 }

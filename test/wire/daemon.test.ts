@@ -1,5 +1,5 @@
 /** The daemon's life: changes over gRPC, kill -9, restart, refusals, unload, and a second instance beside it. */
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { type Test, test } from "tap";
 import { contentSha256 } from "../network/content.js";
@@ -218,6 +218,32 @@ test("the daemon", async (t) => {
     t.match(await director.sluice("service", "list"), VIP.nat, "and so is the daemon");
   });
 
+  await t.test("a kernel without BTF is refused by name, and what runs is left as it was", async (t) => {
+    await director.stop();
+    const file = `${laboratory.folder}/${director.instance}.yaml`;
+    const bytes = 8 * MEGABYTE;
+    const downloads = await slowDownloads(bytes, 2 * MEGABYTE);
+    const before = await inPlace(director);
+    for (const instance of [director.instance, laboratory.instance("other")]) {
+      const command = withoutBtf(sluice("run", "--config", file, "--instance", instance));
+      const { status, stdout, stderr } = await director.host.attempt(command, { timeout: 30_000 });
+      t.equal(status, 1);
+      t.match(stderr, /^sluice: KERNEL_FEATURE_MISSING: this kernel lacks its own BTF, .*CONFIG_DEBUG_INFO_BTF.*\n$/);
+      t.equal(stderr.split("\n").length, 2, `one line: ${stderr.trim()}`);
+      t.equal(stdout, "");
+    }
+    t.same(await inPlace(director), before, "the same programs, maps and links");
+    t.notOk(existsSync(`/sys/fs/bpf/${laboratory.instance("other")}`), "no pins are left");
+    t.ok(
+      downloads.every((download) => download.received < bytes),
+      "downloads were running all the while",
+    );
+    await balances(t, "without a daemon");
+    await endIntact(t, downloads, bytes);
+    await director.startWith(yaml);
+    await balances(t, "started where the kernel has it");
+  });
+
   await t.test("bad requests are refused by the API and change nothing", async (t) => {
     const service = `tcp:${VIP.nat}:${HTTP_PORT}`;
     const refusals = [
@@ -301,4 +327,30 @@ async function programId(director: Director): Promise<number> {
     id: number;
   };
   return id;
+}
+
+/** What is pinned of the director, with the kernel's ids, and the programs that its interfaces run. */
+async function inPlace({ pins, host }: Director): Promise<Map<string, unknown>> {
+  const found = new Map<string, unknown>();
+  const folders = { programs: "prog", maps: "map", links: "link" } as const;
+  for (const [folder, kind] of Object.entries(folders)) {
+    for (const name of readdirSync(`${pins}/${folder}`)) {
+      const shown = await run(["bpftool", "-j", kind, "show", "pinned", `${pins}/${folder}/${name}`]);
+      found.set(`${folder}/${name}`, (JSON.parse(shown) as { id: number }).id);
+    }
+  }
+  for (const { ifname, xdp } of (await host.ipJson("link show")) as { ifname: string; xdp?: unknown }[]) {
+    found.set(ifname, xdp);
+  }
+  return found;
+}
+
+/**
+ * The command where a kernel built without CONFIG_DEBUG_INFO_BTF shows what it shows: no BTF, neither in sysfs nor in the files
+ * that libbpf looks into besides (libbpf_find_kernel_btf of its btf.c). In a mount namespace of its own.
+ */
+function withoutBtf(command: readonly string[]): string[] {
+  const hide =
+    "for folder in /sys/kernel/btf /boot /lib/modules /usr/lib/debug; do [ ! -d $folder ] || mount -t tmpfs none $folder; done";
+  return ["unshare", "--mount", "sh", "-c", `set -e; ${hide}; exec "$@"`, "sh", ...command];
 }
