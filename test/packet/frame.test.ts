@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import t from "tap";
 import { ipv4Bytes, ipv6Bytes, ipv6Text, macBytes } from "./addresses.js";
-import { internetChecksum, onesComplementSum } from "./checksum.js";
+import { crc32c, internetChecksum, onesComplementSum } from "./checksum.js";
 import { build, counting, type Frame, type Layer, padded, parse, wrongChecksums } from "./frame.js";
+import { CHUNK } from "./sctp-layers.js";
 
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replaceAll(" ", ""), "hex"));
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
@@ -121,6 +122,26 @@ const described: readonly { name: string; frame: Frame }[] = [
     ],
   },
   {
+    name: "SCTP: a cookie whose chunk is filled up, and data behind it",
+    frame: [
+      { kind: "ethernet", destination: "02:00:00:00:0c:01", source: "02:00:00:00:0c:02" },
+      { kind: "ipv4", source: "198.18.0.1", destination: "10.0.0.100" },
+      { kind: "sctp", sourcePort: 1000, destinationPort: 9999, verificationTag: 0xdeadbeef },
+      { kind: "chunk", type: CHUNK.COOKIE_ECHO, value: counting(9) },
+      { kind: "chunk", type: CHUNK.DATA, chunkFlags: 3, value: counting(13) },
+    ],
+  },
+  {
+    name: "SCTP without a checksum, and with a chunk that ends beyond the packet",
+    frame: [
+      { kind: "ethernet", destination: "02:00:00:00:0c:01", source: "02:00:00:00:0c:02" },
+      { kind: "ipv6", source: "2001:db8::1", destination: "fd00:c::100" },
+      { kind: "sctp", sourcePort: 1000, destinationPort: 9999, checksum: 0 },
+      { kind: "chunk", type: CHUNK.SACK, value: counting(12) },
+      { kind: "payload", bytes: "00030015" },
+    ],
+  },
+  {
     name: "an echo",
     frame: [
       { kind: "ethernet", destination: "02:00:00:00:0c:01", source: "02:00:00:00:0c:02" },
@@ -144,6 +165,20 @@ t.test("RFC 1071's own example", async (t) => {
   t.equal(onesComplementSum(hex("0001f2"), hex("03f4f5f6f7")), 0xddf2, "a word may lie across two parts");
   t.equal(onesComplementSum(hex("0001f203f4f5f6")), 0xdcfb, "an odd last byte is the high half of a word");
   t.equal(internetChecksum(hex("45000073000040004011 0000 c0a80001c0a800c7")), 0xb861);
+});
+
+t.test("RFC 3720's own examples of CRC-32C, appendix B.4", async (t) => {
+  t.equal(crc32c(new Uint8Array(32)), 0x8a9136aa);
+  t.equal(crc32c(new Uint8Array(32).fill(0xff)), 0x62a8ab43);
+  t.equal(crc32c(hex(counting(32))), 0x46dd794e);
+  t.equal(crc32c(hex(counting(32)).reverse()), 0x113fdb5c);
+});
+
+t.test("SCTP's checksum goes from its lowest byte on", async (t) => {
+  const sctp: Layer = { kind: "sctp", sourcePort: 1, destinationPort: 2 };
+  const bytes = build([sctp, { kind: "chunk", type: CHUNK.COOKIE_ACK }]);
+  const sum = crc32c(hex("00010002 00000000 00000000 0b000004"));
+  t.equal(text(bytes.subarray(8, 12)), Buffer.from(Uint32Array.of(sum).buffer).toString("hex"));
 });
 
 t.test("addresses", async (t) => {
@@ -190,6 +225,11 @@ t.test("wrong checksums are found, none where there is none", async (t) => {
   t.same(kinds([ethernet, ip, udp]), []);
   t.same(kinds([ethernet, ip, { ...udp, checksum: 0 }]), []);
   t.same(kinds([ethernet, { ...ip, checksum: 1 }, { ...udp, checksum: 1 }]), ["ipv4", "udp"]);
+  const sctp: Layer = { kind: "sctp", sourcePort: 1, destinationPort: 2 };
+  const chunk: Layer = { kind: "chunk", type: CHUNK.COOKIE_ACK };
+  t.same(kinds([ethernet, ip, sctp, chunk]), []);
+  t.same(kinds([ethernet, ip, { ...sctp, checksum: 0 }, chunk]), []);
+  t.same(kinds([ethernet, ip, { ...sctp, checksum: 1 }, chunk]), ["sctp"]);
 });
 
 t.test("a header that contradicts the frame is left as bytes", async (t) => {

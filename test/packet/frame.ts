@@ -3,15 +3,16 @@
  * back, and `build(parse(bytes))` is `bytes` for every input.
  *
  * Lengths, header lengths and checksums are not in a description while they are right, so two frames whose descriptions
- * are equal are equal, and a checksum that shows up in one is wrong (or is UDP's "none", 0). Giving such a field makes a
+ * are equal are equal, and a checksum that shows up in one is wrong (or is UDP's and SCTP's "none", 0). Giving such a field makes a
  * frame that is broken in just that way. Where a header contradicts itself or the frame's end, `parse` stops and gives
  * the rest as one payload layer.
  */
 import { ipv4Bytes, ipv4Text, ipv6Bytes, ipv6Text, macBytes, macText } from "./addresses.js";
 import { internetChecksum } from "./checksum.js";
+import { buildChunk, buildSctp, type Chunk, parseSctp, type Sctp } from "./sctp-layers.js";
 
 export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806, vlan: 0x8100, serviceVlan: 0x88a8, ipv6: 0x86dd } as const;
-export const PROTOCOL = { icmp: 1, ipip: 4, tcp: 6, udp: 17, ipv6: 41, icmpv6: 58 } as const;
+export const PROTOCOL = { icmp: 1, ipip: 4, tcp: 6, udp: 17, ipv6: 41, icmpv6: 58, sctp: 132 } as const;
 
 export interface Ethernet {
   readonly kind: "ethernet";
@@ -126,7 +127,7 @@ export interface Padding {
   readonly bytes: string;
 }
 
-export type Layer = Ethernet | Vlan | Arp | Ipv4 | Ipv6 | Tcp | Udp | Icmp | Payload | Padding;
+export type Layer = Ethernet | Vlan | Arp | Ipv4 | Ipv6 | Tcp | Udp | Sctp | Chunk | Icmp | Payload | Padding;
 export type Frame = readonly Layer[];
 
 const TCP_FLAGS = "FSRPAUEC";
@@ -181,6 +182,7 @@ function protocolOf(layer: Layer | undefined): number {
   switch (layer?.kind) {
     case "tcp":
     case "udp":
+    case "sctp":
     case "icmp":
       return PROTOCOL[layer.kind];
     case "ipv4":
@@ -329,6 +331,10 @@ function buildLayer(frame: Frame, index: number, inner: Uint8Array): Uint8Array 
       return buildTcp(layer, enclosingIp(frame, index), inner);
     case "udp":
       return buildUdp(layer, enclosingIp(frame, index), inner);
+    case "sctp":
+      return buildSctp(layer, inner);
+    case "chunk":
+      return buildChunk(layer, inner);
     case "icmp":
       return buildIcmp(layer, inner);
     case "payload":
@@ -479,6 +485,10 @@ function parseTransport(protocol: number, ip: Ipv4 | Ipv6, bytes: Uint8Array): L
       return parseTcp(ip, bytes);
     case PROTOCOL.udp:
       return parseUdp(ip, bytes);
+    case PROTOCOL.sctp: {
+      const sctp = parseSctp(bytes);
+      return sctp && [...sctp.layers, ...payload(sctp.rest)];
+    }
     case PROTOCOL.icmp:
       return parseIcmp(bytes);
     case PROTOCOL.ipip:
@@ -570,7 +580,9 @@ export function parse(bytes: Uint8Array): Layer[] {
   return [ethernet, ...rest];
 }
 
-/** The layers whose checksum does not hold; UDP's "none" is not among them. */
+/** The layers whose checksum does not hold; UDP's and SCTP's "none" is not among them. */
 export function wrongChecksums(frame: Frame): Layer[] {
-  return frame.filter((layer) => "checksum" in layer && !(layer.kind === "udp" && layer.checksum === 0));
+  return frame.filter(
+    (layer) => "checksum" in layer && !((layer.kind === "udp" || layer.kind === "sctp") && layer.checksum === 0),
+  );
 }
