@@ -1,12 +1,14 @@
 import type { handleUnaryCall } from "@grpc/grpc-js";
 import {
   at,
-  checkFullnatPool,
+  checkPools,
   checkRealServerPool,
   type DesiredState,
   ModelError,
   type Path,
+  plainRealServer,
   plainService,
+  poolsOf,
   type RealServer,
   type RealServerKey,
   readRealServer,
@@ -104,7 +106,7 @@ export class DirectorService {
       throw new ModelError(violations.list);
     }
     return this.#director.change(() => {
-      this.#checkFullnatPool(service, path);
+      this.#checkPools(service, path);
       if (this.#director.service(serviceName(service)) !== undefined) {
         throw new ResourceError("ALREADY_EXISTS", "sluice/VirtualService", serviceResource(service));
       }
@@ -150,7 +152,7 @@ export class DirectorService {
       }
       // Kept as they are, so that their identity says that they did not change.
       const service = mask.has("real_servers") ? read : { ...read, realServers: current.realServers };
-      this.#checkFullnatPool(service, path);
+      this.#checkPools(service, path);
       return sameService(service, current)
         ? { change: undefined, result: serviceMessage(current) }
         : { change: { kind: "put", service }, result: serviceMessage(service) };
@@ -175,7 +177,7 @@ export class DirectorService {
       if (findRealServer(current, realServer) !== undefined) {
         throw new ResourceError("ALREADY_EXISTS", "sluice/RealServer", realServerResource(current, realServer));
       }
-      this.#checkRealServerPool(realServer, path);
+      this.#checkRealServerPool(realServer, current, path);
       const service = { ...current, realServers: [realServer, ...current.realServers] };
       return { change: { kind: "put", service }, result: realServerMessage(service, realServer) };
     });
@@ -210,7 +212,7 @@ export class DirectorService {
       const service = this.#service(serviceKey);
       const current = realServerOf(service, key);
       checkImmutable(current, update, ["address", "port"], mask, path);
-      const plain: Record<string, unknown> = { ...current };
+      const plain: Record<string, unknown> = { ...plainRealServer(current) };
       for (const name of REAL_SERVER_UPDATE.mutable) {
         if (mask.has(name)) {
           plain[name] = update[name];
@@ -220,7 +222,7 @@ export class DirectorService {
       if (sameRealServer(realServer, current)) {
         return { change: undefined, result: realServerMessage(service, current) };
       }
-      this.#checkRealServerPool(realServer, path);
+      this.#checkRealServerPool(realServer, service, path);
       const realServers = service.realServers.with(service.realServers.indexOf(current), realServer);
       return {
         change: { kind: "put", service: { ...service, realServers } },
@@ -285,15 +287,15 @@ export class DirectorService {
     );
   }
 
-  #checkFullnatPool(service: VirtualService, path: Path): void {
+  #checkPools(service: VirtualService, path: Path): void {
     const violations = new Violations();
-    checkFullnatPool(service, this.#director.desired.fullnat, path, violations);
+    checkPools(service, poolsOf(this.#director.desired), path, violations);
     violations.throwIfAny();
   }
 
-  #checkRealServerPool(realServer: RealServer, path: Path): void {
+  #checkRealServerPool(realServer: RealServer, service: VirtualService, path: Path): void {
     const violations = new Violations();
-    checkRealServerPool(realServer, this.#director.desired.fullnat, path, violations);
+    checkRealServerPool(realServer, service, poolsOf(this.#director.desired), path, violations);
     violations.throwIfAny();
   }
 }
@@ -366,7 +368,7 @@ function given<Message>(message: Message | undefined, path: Path, allowed: strin
 
 function readOneRealServer(plain: unknown, service: VirtualService, path: Path): RealServer {
   const violations = new Violations();
-  const realServer = readRealServer(plain, service.port, path, violations);
+  const realServer = readRealServer(plain, service, path, violations);
   if (realServer === undefined || violations.list.length > 0) {
     throw new ModelError(violations.list);
   }

@@ -29,6 +29,7 @@ import { realServerResource, serviceResource, statisticsResource } from "./names
 export const PROTOCOL_MESSAGES: Readonly<Record<Protocol, ProtocolMessage>> = {
   tcp: ProtocolMessage.TCP,
   udp: ProtocolMessage.UDP,
+  sctp: ProtocolMessage.SCTP,
 };
 
 export const SCHEDULER_MESSAGES: Readonly<Record<SchedulerName, SchedulerMessage>> = {
@@ -65,9 +66,9 @@ export const METHOD_MESSAGES: Readonly<Record<ForwardingMethod, MethodMessage>> 
 export function serviceMessage(service: VirtualService): VirtualServiceMessage {
   return {
     name: serviceResource(service),
-    protocol: PROTOCOL_MESSAGES[service.protocol],
-    address: service.address,
-    port: service.port,
+    protocol: service.protocol === undefined ? ProtocolMessage.UNSPECIFIED : PROTOCOL_MESSAGES[service.protocol],
+    address: service.address ?? "",
+    port: service.port ?? 0,
     scheduler: SCHEDULER_MESSAGES[service.scheduler],
     schedulerFlags: hasSchedulerFlags(service.scheduler) ? schedulerFlagsMessage(service.schedulerFlags) : undefined,
     tableSize: service.tableSize,

@@ -3,6 +3,7 @@ import {
   METHOD_MESSAGES,
   methodWord,
   PROTOCOL_MESSAGES,
+  Protocol,
   protocolWord,
   type RealServer,
   SCHEDULER_MESSAGES,
@@ -124,9 +125,9 @@ function withServiceOptions(command: Command): Command {
 function serviceMessage(key: ServiceKey, flags: ServiceFlags, realServers: RealServer[]): VirtualService {
   return {
     name: serviceResource(key),
-    protocol: PROTOCOL_MESSAGES[key.protocol],
-    address: key.address,
-    port: key.port,
+    protocol: key.protocol === undefined ? Protocol.UNSPECIFIED : PROTOCOL_MESSAGES[key.protocol],
+    address: key.address ?? "",
+    port: key.port ?? 0,
     scheduler: flags.scheduler === undefined ? Scheduler.UNSPECIFIED : SCHEDULER_MESSAGES[flags.scheduler],
     schedulerFlags: flags.schedFlags === undefined ? undefined : schedulerFlagsMessage(flags.schedFlags),
     tableSize: flags.tableSize,

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import {
   at,
+  DESIRED_STATE_FIELDS,
   type DesiredState,
   field,
   type InterfaceSettings,
@@ -12,8 +13,6 @@ import {
   readInterfaces,
   readLimits,
   readText,
-  readTimeouts,
-  type Timeouts,
   type Violation,
   Violations,
 } from "../model/index.js";
@@ -26,7 +25,6 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 export interface InstanceSettings {
   readonly interfaces: readonly InterfaceSettings[];
   readonly limits: Limits;
-  readonly timeouts: Timeouts;
   /** Path of the API's unix socket; undefined: the instance's own. */
   readonly socket: string | undefined;
   readonly logLevel: LogLevel;
@@ -132,7 +130,7 @@ export function parseConfiguration(text: string, file: string): Configuration {
   return configuration;
 }
 
-const FIELDS = ["interfaces", "limits", "timeouts", "api", "log", "fullnat", "services"];
+const FIELDS = ["interfaces", "limits", "api", "log", ...DESIRED_STATE_FIELDS];
 
 function readPlain(input: unknown, violations: Violations): Configuration | undefined {
   const fields = readFields(input, undefined, FIELDS, violations);
@@ -142,7 +140,6 @@ function readPlain(input: unknown, violations: Violations): Configuration | unde
   const instance: InstanceSettings = {
     interfaces: readInterfaces(field(fields, "interfaces"), at(undefined, "interfaces"), violations),
     limits: readLimits(field(fields, "limits"), at(undefined, "limits"), violations),
-    timeouts: readTimeouts(field(fields, "timeouts"), at(undefined, "timeouts"), violations),
     socket: readSocket(field(fields, "api"), at(undefined, "api"), violations),
     logLevel: readLogLevel(field(fields, "log"), at(undefined, "log"), violations),
   };

@@ -68,7 +68,8 @@ export class Daemon {
     try {
       const lock = await InstanceLock.acquire(instance, runtimeDirectory);
       undo.push(() => lock.release());
-      const { interfaces, limits, timeouts } = settings;
+      const { interfaces, limits } = settings;
+      const { timeouts } = desired;
       const dataPlane = await options.openDataPlane({ instance, interfaces, limits, timeouts, bpffs, signal, log });
       undo.push(() => dataPlane.close());
       await dataPlane.publish(desired);
@@ -98,7 +99,7 @@ export class Daemon {
    */
   async reload(): Promise<void> {
     const { instance, desired } = await readConfiguration(this.#configFile);
-    const fixed = (["interfaces", "limits", "timeouts", "socket"] as const).filter(
+    const fixed = (["interfaces", "limits", "socket"] as const).filter(
       (name) => !isDeepStrictEqual(instance[name], this.#settings[name]),
     );
     if (fixed.length > 0) {
@@ -123,7 +124,7 @@ export class Daemon {
   }
 }
 
-function restartRequired(name: "interfaces" | "limits" | "timeouts" | "socket"): ConfigurationProblem {
+function restartRequired(name: "interfaces" | "limits" | "socket"): ConfigurationProblem {
   const field = name === "socket" ? "api.socket" : name;
   const message = `${field} is not what the daemon was started with; restart it to change it (connections stay)`;
   return { code: "RESTART_REQUIRED", field, position: undefined, message };

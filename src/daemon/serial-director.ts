@@ -88,6 +88,8 @@ function described(change: Change): Readonly<Record<string, unknown>> {
       return { change: change.kind, service: serviceName(change.service) };
     case "remove":
       return { change: change.kind, service: change.name };
+    case "configure":
+      return { change: change.kind };
     case "replace":
       return { change: change.kind, services: change.desired.services.length };
   }

@@ -31,7 +31,9 @@ export function* readServiceCounters(maps: CounterMaps, service: InstalledServic
   const realServers = new Map<string, RealServerCounters>();
   for (const { index, name, standing } of service.realServers.values()) {
     if (standing !== "removed") {
-      const counters = { ...readTraffic(maps.realServers, index), ...readLoad(maps.realLoad, index) };
+      const { active, inactive } = readLoad(maps.realLoad, index);
+      const load = { active, inactive, persistentConnections: 0, overloaded: false };
+      const counters = { ...readTraffic(maps.realServers, index), ...load };
       // While one drains whose method was changed, its name stands for two.
       const other = realServers.get(name);
       realServers.set(name, other === undefined ? counters : addUp(counters, other));
@@ -70,6 +72,8 @@ function addUp(a: RealServerCounters, b: RealServerCounters): RealServerCounters
     outBytes: a.outBytes + b.outBytes,
     active: a.active + b.active,
     inactive: a.inactive + b.inactive,
+    persistentConnections: a.persistentConnections + b.persistentConnections,
+    overloaded: a.overloaded || b.overloaded,
   };
 }
 

@@ -5,8 +5,14 @@
  * A service or real server that is taken out keeps its element while connections name it, so that they find their
  * counters and come back to life with it when it is added again, as in IPVS. retire.ts frees elements.
  */
-import { type RealServer, realServerName, serviceName, type VirtualService } from "../model/index.js";
-import { type Address, formatAddress, parseAddress } from "./address.js";
+import {
+  type ServiceKey as ModelServiceKey,
+  type RealServer,
+  realServerName,
+  serviceName,
+  type VirtualService,
+} from "../model/index.js";
+import { ADDRESS_BYTES, type Address, formatAddress, parseAddress } from "./address.js";
 import { DataPlaneError } from "./error.js";
 import { FreeList } from "./free-list.js";
 import {
@@ -86,7 +92,11 @@ export interface Inventory {
   published: readonly VirtualService[];
 }
 
-const PROTOCOLS = { tcp: Protocol.PROTOCOL_TCP, udp: Protocol.PROTOCOL_UDP } as const;
+/** By the kernel's numbers (linux/in.h), for which the data plane has not all names yet. */
+const PROTOCOLS = { tcp: Protocol.PROTOCOL_TCP, udp: Protocol.PROTOCOL_UDP, sctp: 132 as Protocol } as const;
+const PROTOCOL_NAMES = Object.keys(PROTOCOLS) as (keyof typeof PROTOCOLS)[];
+const PROTOCOL_IP = 0 as Protocol;
+const FAMILIES = { ipv4: AddressFamily.FAMILY_IPV4, ipv6: AddressFamily.FAMILY_IPV6 } as const;
 const METHODS = {
   nat: ForwardingMethod.METHOD_NAT,
   dr: ForwardingMethod.METHOD_DR,
@@ -98,7 +108,13 @@ export function methodOf(realServer: Pick<RealServer, "method">): ForwardingMeth
   return METHODS[realServer.method];
 }
 
-export function keyOf(service: Pick<VirtualService, "protocol" | "address" | "port">): ServiceKey {
+/** A firewall mark stands in the place of the address, in network order. */
+export function keyOf(service: ModelServiceKey): ServiceKey {
+  if (service.fwmark !== undefined) {
+    const bytes = new Uint8Array(ADDRESS_BYTES);
+    new DataView(bytes.buffer).setUint32(0, service.fwmark);
+    return { vip: { bytes }, port: 0, protocol: PROTOCOL_IP, family: FAMILIES[service.family] };
+  }
   const { family, bytes } = parseAddress(service.address);
   return { vip: { bytes }, port: service.port, protocol: PROTOCOLS[service.protocol], family };
 }
@@ -109,7 +125,12 @@ export function installedKey(name: string, method: ForwardingMethod): string {
 }
 
 function nameOf(key: ServiceKey): string {
-  const protocol = key.protocol === Protocol.PROTOCOL_UDP ? "udp" : "tcp";
+  const { bytes } = key.vip;
+  if (key.protocol === PROTOCOL_IP) {
+    const fwmark = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+    return serviceName({ fwmark, family: key.family === AddressFamily.FAMILY_IPV6 ? "ipv6" : "ipv4" });
+  }
+  const protocol = PROTOCOL_NAMES.find((name) => PROTOCOLS[name] === key.protocol) ?? "tcp";
   return serviceName({
     protocol,
     address: formatAddress({ family: key.family, bytes: key.vip.bytes }),

@@ -6,7 +6,7 @@ import type { ArrayMemory } from "./tables.js";
 
 const offsets = layout.Settings.offsets;
 
-/** The states by the names of the configuration. */
+/** The states by the names of the configuration, of the protocols that the data plane knows. */
 const STATE_OF_TIMEOUT = {
   tcp_none: ConnectionState.TCP_NONE,
   tcp_established: ConnectionState.TCP_ESTABLISHED,
@@ -20,7 +20,7 @@ const STATE_OF_TIMEOUT = {
   tcp_listen: ConnectionState.TCP_LISTEN,
   tcp_synack: ConnectionState.TCP_SYNACK,
   udp: ConnectionState.UDP_NORMAL,
-} as const satisfies Record<keyof Timeouts, number>;
+} as const satisfies Partial<Record<keyof Timeouts, number>>;
 
 /** @param timeouts in seconds */
 export function writeTimeouts(settings: ArrayMemory, timeouts: Timeouts): void {

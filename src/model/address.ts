@@ -1,7 +1,8 @@
 import { isIPv6 } from "node:net";
 import ipaddr from "ipaddr.js";
 
-export type AddressFamily = "ipv4" | "ipv6";
+export const ADDRESS_FAMILIES = ["ipv4", "ipv6"] as const;
+export type AddressFamily = (typeof ADDRESS_FAMILIES)[number];
 
 /** An address in its one canonical spelling: dotted quad, or RFC 5952 for IPv6. */
 export interface ParsedAddress {

@@ -1,40 +1,62 @@
-import { field, readFields, readList, readUnicastAddress } from "./read.js";
+import { isDeepStrictEqual } from "node:util";
+import { type MarkRule, type PlainMarkRule, plainMarkRule, readMarkRules } from "./mark-rule.js";
 import {
-  type PlainService,
-  plainService,
-  type RealServer,
-  readService,
-  sameService,
-  serviceName,
-  type VirtualService,
-} from "./service.js";
+  type FullnatPool,
+  MAX_LOCAL_ADDRESSES,
+  type NamedFullnatPool,
+  type PlainFullnatPool,
+  type PlainNamedFullnatPool,
+  plainFullnatPool,
+  plainNamedPool,
+  readFullnatPool,
+  readNamedPools,
+} from "./pool.js";
+import { type Fields, field, readFields, readList } from "./read.js";
+import type { RealServer } from "./real-server.js";
+import { type PlainService, plainService, readService, sameService, type VirtualService } from "./service.js";
+import { serviceName } from "./service-key.js";
+import { changedSettings, DEFAULT_SETTINGS, readSettings, type SettingName, type Settings } from "./settings.js";
+import {
+  changedTimeouts,
+  DEFAULT_TIMEOUTS,
+  type PlainTimeouts,
+  plainTimeouts,
+  readTimeouts,
+  type Timeouts,
+} from "./timeouts.js";
 import { at, type Path, Violations } from "./violation.js";
 
-/** FULLNAT's source endpoints (LIP:LPORT). */
-export interface FullnatPool {
-  /** LIPs, canonical, 1 to 256 of them. */
-  readonly localAddresses: readonly string[];
-  /** First and last LPORT, both included. */
-  readonly localPorts: readonly [number, number];
+/** What holds for all services. */
+export interface DirectorSettings {
+  readonly settings: Settings;
+  readonly timeouts: Timeouts;
+  /** In the order in which they are tried. */
+  readonly marks: readonly MarkRule[];
+  /** The default pool. A service with fullnat real servers needs it or one of `pools`. */
+  readonly fullnat?: FullnatPool;
+  /** Those that services choose by name; no two have the same. */
+  readonly pools: readonly NamedFullnatPool[];
 }
 
 /**
- * Everything the data plane is to do. Immutable; of two successive states, services that did not change are the same objects.
+ * Everything the data plane is to do. Immutable; of two successive states, services, settings, rules and pools that did not change are
+ * the same objects.
  */
-export interface DesiredState {
+export interface DesiredState extends DirectorSettings {
+  /** No two have the same serviceName. */
   readonly services: readonly VirtualService[];
-  /** Needed as soon as a real server's method is fullnat. */
-  readonly fullnat?: FullnatPool;
 }
 
-export const EMPTY_STATE: DesiredState = { services: [] };
+export const EMPTY_STATE: DesiredState = {
+  settings: DEFAULT_SETTINGS,
+  timeouts: DEFAULT_TIMEOUTS,
+  marks: [],
+  pools: [],
+  services: [],
+};
 
-/** The data plane's room: MAX_LOCAL_ADDRESSES in bpf/abi.h. */
-const MAX_LOCAL_ADDRESSES = 256;
-/** Below Linux's net.ipv4.ip_local_port_range (32768 to 60999), so that the director's own connections collide with none. */
-const DEFAULT_LOCAL_PORTS: readonly [number, number] = [1024, 32767];
-
-export const DESIRED_STATE_FIELDS = ["fullnat", "services"];
+export const DIRECTOR_FIELDS = ["settings", "timeouts", "marks", "fullnat", "fullnat_pools"];
+export const DESIRED_STATE_FIELDS = [...DIRECTOR_FIELDS, "services"];
 
 /** Validates a whole desired state in its plain form (see plainDesiredState); throws a ModelError that lists all violations. */
 export function validateDesiredState(input: unknown): DesiredState {
@@ -45,14 +67,47 @@ export function validateDesiredState(input: unknown): DesiredState {
   return desired ?? EMPTY_STATE;
 }
 
-/** Reads `fullnat` and `services` out of a mapping that may have other fields as well. Meaningless once a violation was added. */
-export function readDesiredState(fields: Readonly<Record<string, unknown>>, violations: Violations): DesiredState {
-  const fullnat = readFullnatPool(field(fields, "fullnat"), at(undefined, "fullnat"), violations);
-  const services = readServices(field(fields, "services"), field(fields, "fullnat") !== undefined, violations);
-  return fullnat === undefined ? { services } : { services, fullnat };
+/**
+ * Reads the DESIRED_STATE_FIELDS out of a mapping that may have other fields as well. Meaningless once a violation was added.
+ */
+export function readDesiredState(fields: Fields, violations: Violations): DesiredState {
+  const director = readDirectorSettings(fields, undefined, violations);
+  // A pool that is there but wrong is told of once, not at every real server that needs it.
+  const pools = field(fields, "fullnat_pools") === undefined || director.pools.length > 0 ? director.pools : undefined;
+  const known: Pools = { hasDefault: field(fields, "fullnat") !== undefined, pools };
+  return { ...director, services: readServices(field(fields, "services"), known, violations) };
 }
 
-function readServices(input: unknown, hasPool: boolean, violations: Violations): readonly VirtualService[] {
+/** Reads the DIRECTOR_FIELDS. Meaningless once a violation was added. */
+export function readDirectorSettings(fields: Fields, path: Path | undefined, violations: Violations): DirectorSettings {
+  const fullnat = readFullnatPool(field(fields, "fullnat"), at(path, "fullnat"), violations);
+  const pools = readNamedPools(field(fields, "fullnat_pools"), at(path, "fullnat_pools"), violations);
+  checkLocalAddresses(fullnat, pools, at(path, "fullnat_pools"), violations);
+  return {
+    settings: readSettings(field(fields, "settings"), at(path, "settings"), violations),
+    timeouts: readTimeouts(field(fields, "timeouts"), at(path, "timeouts"), violations),
+    marks: readMarkRules(field(fields, "marks"), at(path, "marks"), violations),
+    ...(fullnat === undefined ? {} : { fullnat }),
+    pools,
+  };
+}
+
+function checkLocalAddresses(
+  fullnat: FullnatPool | undefined,
+  pools: readonly NamedFullnatPool[],
+  path: Path,
+  violations: Violations,
+): void {
+  const all = new Set([...(fullnat?.localAddresses ?? []), ...pools.flatMap(({ localAddresses }) => localAddresses)]);
+  // Of one pool alone, its own reader tells.
+  if (pools.length > 0 && all.size > MAX_LOCAL_ADDRESSES) {
+    const allowed = `at most ${String(MAX_LOCAL_ADDRESSES)} different addresses in all pools together`;
+    const problem = `has ${String(all.size)} different addresses with those of fullnat; it takes ${allowed}`;
+    violations.add("CAPACITY_EXCEEDED", path, all.size, allowed, problem);
+  }
+}
+
+function readServices(input: unknown, pools: Pools, violations: Violations): readonly VirtualService[] {
   if (input === undefined) {
     return [];
   }
@@ -65,124 +120,132 @@ function readServices(input: unknown, hasPool: boolean, violations: Violations):
     if (service === undefined) {
       continue;
     }
-    if (!hasPool) {
-      checkFullnatPool(service, undefined, itemPath, violations);
-    }
+    checkPools(service, pools, itemPath, violations);
     const name = serviceName(service);
     const first = seen.get(name);
     if (first === undefined) {
       seen.set(name, index);
       services.push(service);
     } else {
-      const allowed = "a service whose protocol, address and port no other one has";
+      const allowed = "a service whose protocol, address and port, or whose mark, no other one has";
       violations.add("DUPLICATE_SERVICE", itemPath, name, allowed, `is ${name}, as is services[${String(first)}]`);
     }
   }
   return services;
 }
 
-/** Refuses fullnat real servers where there is no address to give their packets. `path` is the service's. */
-export function checkFullnatPool(
+/** Where fullnat real servers may take local addresses from. */
+export interface Pools {
+  readonly hasDefault: boolean;
+  /** Undefined: not known. */
+  readonly pools: readonly NamedFullnatPool[] | undefined;
+}
+
+export function poolsOf({ fullnat, pools }: DirectorSettings): Pools {
+  return { hasDefault: fullnat !== undefined, pools };
+}
+
+/** Refuses a pool that is not there, and fullnat real servers where there is no address to give their packets. `path` is the service's. */
+export function checkPools(
   service: VirtualService,
-  pool: FullnatPool | undefined,
+  pools: Pools,
   path: Path | undefined,
   violations: Violations,
 ): void {
+  const { fullnatPool } = service;
+  if (fullnatPool !== undefined && pools.pools?.every(({ name }) => name !== fullnatPool) === true) {
+    const names = pools.pools.map(({ name }) => name).join(", ");
+    const allowed = names === "" ? "no value: there are no fullnat_pools" : `one of fullnat_pools: ${names}`;
+    violations.add("UNKNOWN_POOL", at(path, "fullnat_pool"), fullnatPool, allowed);
+  }
   for (const [index, realServer] of service.realServers.entries()) {
-    checkRealServerPool(realServer, pool, at(at(path, "real_servers"), index), violations);
+    checkRealServerPool(realServer, service, pools, at(at(path, "real_servers"), index), violations);
   }
 }
 
-/** The same for one real server. `path` is the real server's. */
+/** The latter for one real server. `path` is the real server's. */
 export function checkRealServerPool(
   realServer: RealServer,
-  pool: FullnatPool | undefined,
+  service: VirtualService,
+  pools: Pools,
   path: Path,
   violations: Violations,
 ): void {
-  if (realServer.method === "fullnat" && pool === undefined) {
-    const allowed = "fullnat only where fullnat.local_addresses names at least one address";
-    const problem = "is fullnat, but fullnat.local_addresses is missing";
+  if (realServer.method === "fullnat" && service.fullnatPool === undefined && !pools.hasDefault) {
+    const allowed =
+      "fullnat only where fullnat.local_addresses names at least one address, or the service a fullnat_pool";
+    const problem = "is fullnat, but fullnat.local_addresses is missing and the service has no fullnat_pool";
     violations.add("FULLNAT_WITHOUT_LOCAL_ADDRESSES", at(path, "method"), "fullnat", allowed, problem);
   }
 }
 
-function readFullnatPool(input: unknown, path: Path, violations: Violations): FullnatPool | undefined {
-  if (input === undefined) {
-    return undefined;
-  }
-  const fields = readFields(input, path, ["local_addresses", "local_ports"], violations);
-  if (fields === undefined) {
-    return undefined;
-  }
-  const localAddresses = readLocalAddresses(field(fields, "local_addresses"), at(path, "local_addresses"), violations);
-  const localPorts = readPortRange(field(fields, "local_ports"), at(path, "local_ports"), violations);
-  return { localAddresses, localPorts };
-}
-
-function readLocalAddresses(input: unknown, path: Path, violations: Violations): readonly string[] {
-  const list = readList(input, path, "IPv4 addresses", violations) ?? [];
-  const allowed = `1 to ${String(MAX_LOCAL_ADDRESSES)} different addresses`;
-  if (list.length > MAX_LOCAL_ADDRESSES) {
-    violations.add(
-      "CAPACITY_EXCEEDED",
-      path,
-      list,
-      allowed,
-      `has ${String(list.length)} addresses; it takes ${allowed}`,
-    );
-  } else if (list.length === 0 && input !== undefined) {
-    violations.add("MISSING_FIELD", path, input, allowed, `is empty; it takes ${allowed}`);
-  }
-  const addresses = new Set<string>();
-  for (const [index, item] of list.entries()) {
-    const address = readUnicastAddress(item, at(path, index), violations);
-    if (address !== undefined && addresses.has(address)) {
-      violations.add("DUPLICATE_LOCAL_ADDRESS", at(path, index), address, allowed, `is ${address} a second time`);
-    } else if (address !== undefined) {
-      addresses.add(address);
+/** Refuses settings that lack a pool which a service needs. `path` is theirs. */
+export function checkPoolsInUse(
+  settings: DirectorSettings,
+  services: readonly VirtualService[],
+  path: Path | undefined,
+  violations: Violations,
+): void {
+  const names = new Set(settings.pools.map(({ name }) => name));
+  const missing = new Map<string | undefined, string>();
+  for (const service of services) {
+    const { fullnatPool, realServers } = service;
+    const lacks =
+      fullnatPool === undefined
+        ? settings.fullnat === undefined && realServers.some(({ method }) => method === "fullnat")
+        : !names.has(fullnatPool);
+    if (lacks && !missing.has(fullnatPool)) {
+      missing.set(fullnatPool, serviceName(service));
     }
   }
-  return [...addresses];
+  for (const [pool, service] of missing) {
+    const place = at(path, pool === undefined ? "fullnat" : "fullnat_pools");
+    const what = pool ?? "the default pool";
+    const allowed = "every pool that a service uses";
+    violations.add("POOL_IN_USE", place, pool, allowed, `lacks ${what}, which ${service} uses`);
+  }
 }
 
-/** A range in the spelling of YAML: `1024-32767`. */
-function readPortRange(input: unknown, path: Path, violations: Violations): readonly [number, number] {
-  if (input === undefined) {
-    return DEFAULT_LOCAL_PORTS;
-  }
-  const match = typeof input === "string" ? /^([1-9]\d{0,4})-([1-9]\d{0,4})$/.exec(input) : null;
-  const first = Number(match?.[1]);
-  const last = Number(match?.[2]);
-  if (match === null || first > last || last > 65535) {
-    violations.add(
-      "PORT_RANGE_MALFORMED",
-      path,
-      input,
-      "a range of ports FIRST-LAST from 1 to 65535, as in 1024-32767",
-    );
-    return DEFAULT_LOCAL_PORTS;
-  }
-  return [first, last];
+export interface PlainDirectorSettings {
+  /** What differs from the defaults; so the next. */
+  readonly settings?: Readonly<Partial<Record<SettingName, number>>>;
+  readonly timeouts?: PlainTimeouts;
+  /** Only where there are any; so the next ones. */
+  readonly marks?: readonly PlainMarkRule[];
+  readonly fullnat?: PlainFullnatPool;
+  readonly fullnat_pools?: readonly PlainNamedFullnatPool[];
 }
 
-export interface PlainDesiredState {
-  readonly fullnat?: { readonly local_addresses: readonly string[]; readonly local_ports: string };
+export interface PlainDesiredState extends PlainDirectorSettings {
   readonly services: readonly PlainService[];
 }
 
 /** The plain form: what YAML and JSON carry, and what validateDesiredState reads. */
 export function plainDesiredState(desired: DesiredState): PlainDesiredState {
-  const services = desired.services.map(plainService);
-  const pool = desired.fullnat;
-  return pool === undefined
-    ? { services }
-    : { fullnat: { local_addresses: pool.localAddresses, local_ports: pool.localPorts.join("-") }, services };
+  return { ...plainDirectorSettings(desired), services: desired.services.map(plainService) };
+}
+
+/** The plain form without the services. */
+export function plainDirectorSettings({
+  settings,
+  timeouts,
+  marks,
+  fullnat,
+  pools,
+}: DirectorSettings): PlainDirectorSettings {
+  const changed = { settings: changedSettings(settings), timeouts: changedTimeouts(timeouts) };
+  return {
+    ...(Object.keys(changed.settings).length === 0 ? {} : { settings: changed.settings }),
+    ...(Object.keys(changed.timeouts).length === 0 ? {} : { timeouts: plainTimeouts(changed.timeouts) }),
+    ...(marks.length === 0 ? {} : { marks: marks.map(plainMarkRule) }),
+    ...(fullnat === undefined ? {} : { fullnat: plainFullnatPool(fullnat) }),
+    ...(pools.length === 0 ? {} : { fullnat_pools: pools.map(plainNamedPool) }),
+  };
 }
 
 /**
- * `next` with every service that is as in `previous` replaced by the object in `previous`, so that identity tells what
- * changed. Takes time in proportion to both.
+ * `next` with everything that is as in `previous` replaced by the object in `previous`, so that identity tells what changed. Takes
+ * time in proportion to both.
  */
 export function keepIdentity(previous: DesiredState, next: DesiredState): DesiredState {
   const known = new Map(previous.services.map((service) => [serviceName(service), service]));
@@ -190,13 +253,37 @@ export function keepIdentity(previous: DesiredState, next: DesiredState): Desire
     const same = known.get(serviceName(service));
     return same !== undefined && sameService(same, service) ? same : service;
   });
-  return { ...next, services };
+  return { ...keepSettings(previous, next), services };
+}
+
+/** The same for what is not services. */
+export function keepSettings(previous: DirectorSettings, next: DirectorSettings): DirectorSettings {
+  const kept = <T>(before: T, after: T): T => (isDeepStrictEqual(before, after) ? before : after);
+  const fullnat = kept(previous.fullnat, next.fullnat);
+  return {
+    settings: kept(previous.settings, next.settings),
+    timeouts: kept(previous.timeouts, next.timeouts),
+    marks: kept(previous.marks, next.marks),
+    ...(fullnat === undefined ? {} : { fullnat }),
+    pools: kept(previous.pools, next.pools),
+  };
+}
+
+export function sameSettings(a: DirectorSettings, b: DirectorSettings): boolean {
+  return (
+    isDeepStrictEqual(a.settings, b.settings) &&
+    isDeepStrictEqual(a.timeouts, b.timeouts) &&
+    isDeepStrictEqual(a.marks, b.marks) &&
+    isDeepStrictEqual(a.fullnat, b.fullnat) &&
+    isDeepStrictEqual(a.pools, b.pools)
+  );
 }
 
 /** One step from a desired state to the next, and what a store has to write for it. */
 export type Change =
   | { readonly kind: "put"; readonly service: VirtualService }
   | { readonly kind: "remove"; readonly name: string }
+  | { readonly kind: "configure"; readonly settings: DirectorSettings }
   | { readonly kind: "replace"; readonly desired: DesiredState };
 
 /**
@@ -207,6 +294,8 @@ export function afterChange(desired: DesiredState, change: Change, existing: Vir
   switch (change.kind) {
     case "replace":
       return change.desired;
+    case "configure":
+      return { ...change.settings, services: desired.services };
     case "remove":
       return { ...desired, services: desired.services.filter((service) => service !== existing) };
     case "put": {

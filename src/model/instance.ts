@@ -28,31 +28,6 @@ export const DEFAULT_LIMITS: Limits = {
   ringSlots: 4_194_304,
 };
 
-/**
- * How long a connection in a state stays without a packet, in seconds: IPVS's states and defaults
- * (net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_timeouts; ip_vs_proto_udp.c, udp_timeouts).
- */
-export const DEFAULT_TIMEOUTS = {
-  tcp_none: 2,
-  tcp_established: 900,
-  tcp_syn_sent: 120,
-  tcp_syn_recv: 60,
-  tcp_fin_wait: 120,
-  tcp_time_wait: 120,
-  tcp_close: 10,
-  tcp_close_wait: 60,
-  tcp_last_ack: 30,
-  tcp_listen: 120,
-  tcp_synack: 120,
-  udp: 300,
-} as const;
-export type TimeoutName = keyof typeof DEFAULT_TIMEOUTS;
-/** Seconds by state. */
-export type Timeouts = Readonly<Record<TimeoutName, number>>;
-
-/** ipvsadm's MAX_TIMEOUT: 31 days. */
-const MAX_TIMEOUT = 86_400 * 31;
-
 /** Instance names become file names: a pin folder, a socket, a lock. */
 const INSTANCE_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/;
 export const DEFAULT_INSTANCE = "sluice";
@@ -137,31 +112,4 @@ export function readLimits(input: unknown, path: Path, violations: Violations): 
     realServers: read("real_servers", entries(1, 2 ** 22), DEFAULT_LIMITS.realServers),
     ringSlots: read("ring_slots", entries(1024, 2 ** 28), DEFAULT_LIMITS.ringSlots),
   };
-}
-
-export function readTimeouts(input: unknown, path: Path, violations: Violations): Timeouts {
-  const names = Object.keys(DEFAULT_TIMEOUTS) as TimeoutName[];
-  const fields = input === undefined ? {} : (readFields(input, path, names, violations) ?? {});
-  const timeouts: Record<TimeoutName, number> = { ...DEFAULT_TIMEOUTS };
-  for (const name of names) {
-    const given = field(fields, name);
-    if (given !== undefined) {
-      timeouts[name] = readDuration(given, at(path, name), violations) ?? timeouts[name];
-    }
-  }
-  return timeouts;
-}
-
-const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400 };
-
-/** `900s`, `15m`, `2h`, `1d`: whole seconds. A number without a unit is refused rather than guessed. */
-function readDuration(input: unknown, path: Path, violations: Violations): number | undefined {
-  const match = typeof input === "string" ? /^(\d{1,8})([smhd])$/.exec(input) : null;
-  const seconds = match === null ? Number.NaN : Number(match[1]) * SECONDS[match[2] as keyof typeof SECONDS];
-  if (seconds >= 1 && seconds <= MAX_TIMEOUT) {
-    return seconds;
-  }
-  const code = match === null ? (input === null ? "MISSING_FIELD" : "WRONG_TYPE") : "DURATION_OUT_OF_RANGE";
-  violations.add(code, path, input, "a duration with its unit from 1s to 31d, as in 900s, 15m or 1h");
-  return undefined;
 }

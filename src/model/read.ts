@@ -1,4 +1,4 @@
-import { type ParsedAddress, parseAddress } from "./address.js";
+import { ADDRESS_FAMILIES, type AddressFamily, parseAddress } from "./address.js";
 import { nearest } from "./nearest.js";
 import { at, type Path, shown, type ViolationCode, type Violations } from "./violation.js";
 
@@ -82,6 +82,14 @@ export function readInteger(
   return undefined;
 }
 
+export function readBoolean(input: unknown, path: Path, violations: Violations): boolean | undefined {
+  if (typeof input === "boolean") {
+    return input;
+  }
+  violations.add(codeFor(input, "boolean", "WRONG_TYPE"), path, input, "true or false");
+  return undefined;
+}
+
 /** One of a few words. */
 export function readChoice<T extends string>(
   input: unknown,
@@ -108,7 +116,34 @@ export function readText(input: unknown, path: Path, noun: string, violations: V
 }
 
 /** The families that the data plane forwards. Everything above it is laid out for both. */
-const FORWARDED = ["ipv4"] as const satisfies readonly ParsedAddress["family"][];
+const FORWARDED: readonly AddressFamily[] = ["ipv4"];
+/** What a message says of them. */
+export const FAMILIES = FORWARDED.join(" or ");
+
+/** Adds a violation where packets of the family would not be forwarded; tells whether they are. */
+export function requireForwarded(
+  family: AddressFamily,
+  input: unknown,
+  path: Path,
+  allowed: string,
+  violations: Violations,
+): boolean {
+  if (FORWARDED.includes(family)) {
+    return true;
+  }
+  const problem = `is ${shown(input)}; IPv6 is not forwarded yet, it takes ${allowed}`;
+  violations.add("UNSUPPORTED_ADDRESS_FAMILY", path, input, allowed, problem);
+  return false;
+}
+
+/** One that is not forwarded is a violation, but returned. */
+export function readFamily(input: unknown, path: Path, violations: Violations): AddressFamily | undefined {
+  const family = readChoice(input, path, ADDRESS_FAMILIES, "UNKNOWN_FAMILY", violations);
+  if (family !== undefined) {
+    requireForwarded(family, input, path, FAMILIES, violations);
+  }
+  return family;
+}
 
 export function readUnicastAddress(input: unknown, path: Path, violations: Violations): string | undefined {
   const allowed = "a unicast IPv4 address";
@@ -117,14 +152,7 @@ export function readUnicastAddress(input: unknown, path: Path, violations: Viola
     violations.add(codeFor(input, "string", "ADDRESS_MALFORMED"), path, input, allowed);
     return undefined;
   }
-  if (!FORWARDED.some((family) => family === parsed.family)) {
-    violations.add(
-      "UNSUPPORTED_ADDRESS_FAMILY",
-      path,
-      input,
-      allowed,
-      `is ${shown(input)}; IPv6 is not forwarded yet, it takes ${allowed}`,
-    );
+  if (!requireForwarded(parsed.family, input, path, allowed, violations)) {
     return undefined;
   }
   if (!parsed.unicast) {
@@ -134,7 +162,12 @@ export function readUnicastAddress(input: unknown, path: Path, violations: Viola
   return parsed.address;
 }
 
-function codeFor(input: unknown, type: "number" | "string", otherwise: ViolationCode): ViolationCode {
+/** The code for what is no valid value: whether it is missing, of another type than `type`, or `otherwise`. */
+export function codeFor(
+  input: unknown,
+  type: "boolean" | "number" | "string",
+  otherwise: ViolationCode,
+): ViolationCode {
   if (input === undefined || input === null) {
     return "MISSING_FIELD";
   }

@@ -1,122 +1,85 @@
-import { parseAddress } from "./address.js";
-import { field, type IntegerRange, readChoice, readFields, readInteger, readList, readUnicastAddress } from "./read.js";
+import { isDeepStrictEqual } from "node:util";
+import { type AddressFamily, parseAddress } from "./address.js";
+import {
+  type Persistence,
+  type PlainPersistence,
+  plainPersistence,
+  readPersistence,
+  samePersistence,
+} from "./persistence.js";
+import { isPoolName, POOL_NAME } from "./pool.js";
+import { type Fields, field, readBoolean, readChoice, readFields, readList, readText } from "./read.js";
+import {
+  type PlainRealServer,
+  plainRealServer,
+  type RealServer,
+  readRealServer,
+  realServerName,
+  sameRealServer,
+} from "./real-server.js";
+import {
+  hasSchedulerFlags,
+  readScheduler,
+  readSchedulerFlags,
+  readTableSize,
+  type SchedulerFlag,
+  type SchedulerName,
+} from "./scheduler.js";
+import { KEY_FIELDS, readServiceKey, type ServiceKey, serviceKey, serviceName } from "./service-key.js";
+import {
+  type PlainTimeouts,
+  plainTimeouts,
+  readServiceTimeouts,
+  type ServiceTimeouts,
+  sameTimeouts,
+} from "./timeouts.js";
 import { at, ModelError, type Path, Violations } from "./violation.js";
 
-export const PROTOCOLS = ["tcp", "udp"] as const;
-export type Protocol = (typeof PROTOCOLS)[number];
-
-/** How a packet reaches the real server; see docs/architecture.md. */
-export const FORWARDING_METHODS = ["nat", "dr", "tun", "fullnat"] as const;
-export type ForwardingMethod = (typeof FORWARDING_METHODS)[number];
-
-/** IPVS's, under their names (ipvsadm(8), --scheduler); the default first. */
-export const SCHEDULERS = [
-  "mh",
-  "rr",
-  "wrr",
-  "lc",
-  "wlc",
-  "sh",
-  "dh",
-  "sed",
-  "nq",
-  "lblc",
-  "lblcr",
-  "fo",
-  "ovf",
-  "twos",
-] as const;
-export type SchedulerName = (typeof SCHEDULERS)[number];
-
-/** As ipvsadm's --sched-flags. Each is named after the scheduler that has it. */
-export const SCHEDULER_FLAGS = ["sh-fallback", "sh-port", "mh-fallback", "mh-port"] as const;
-export type SchedulerFlag = (typeof SCHEDULER_FLAGS)[number];
-
-/** What a service has that names no flags: a quiesced real server's clients are served by others. (IPVS's default is none.) */
-const DEFAULT_FLAGS: Readonly<Partial<Record<SchedulerName, readonly SchedulerFlag[]>>> = {
-  mh: ["mh-fallback"],
-  sh: ["sh-fallback"],
-};
-
-/** Slots of a Maglev table: the primes that IPVS offers (net/netfilter/ipvs/ip_vs_mh.c, primes[]). */
-export const TABLE_SIZES = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071] as const;
-/** As ipvsadm's -w. */
-export const DEFAULT_WEIGHT = 1;
-export const MAX_WEIGHT = 65535;
-
-/** Identified within its service by address and port. */
-export interface RealServer {
-  /** RIP, canonical. */
-  readonly address: string;
-  /** RPORT; with dr and tun always the service's port. */
-  readonly port: number;
-  readonly method: ForwardingMethod;
-  /** 0..65535; 0 means quiesced: no new connections, those there are stay. */
-  readonly weight: number;
-}
-
 /**
- * Identified by protocol, address and port. Immutable: a change makes a new object, and what did not change keeps its
- * identity, so readers may compare services by reference first.
+ * What the connections of a real server get that is taken out of its service. `drop`: their packets are dropped until they time out. `keep`: they
+ * go on until they close. `reset`: TCP is reset, UDP scheduled afresh.
  */
-export interface VirtualService {
-  readonly protocol: Protocol;
-  /** VIP, canonical. */
-  readonly address: string;
-  /** VPORT, 1..65535. */
-  readonly port: number;
+export const REMOVED_CONNECTIONS = ["drop", "keep", "reset"] as const;
+export type RemovedConnections = (typeof REMOVED_CONNECTIONS)[number];
+
+/** What a service says of itself beside what identifies it. */
+export interface ServiceOptions {
   readonly scheduler: SchedulerName;
   /** Those of its scheduler that are set, in the order of SCHEDULER_FLAGS; always empty but with mh and sh. */
   readonly schedulerFlags: readonly SchedulerFlag[];
   /** With mh alone; one of TABLE_SIZES. Undefined: the data plane chooses, by how many real servers there are. */
   readonly tableSize?: number;
+  readonly persistence?: Persistence;
+  /** Whether every UDP packet is scheduled by itself. Never with tcp and sctp; of a mark's packets only those of UDP are. */
+  readonly onePacket: boolean;
+  /** Those that are not the global ones; undefined, not empty, where all are. */
+  readonly timeouts?: ServiceTimeouts;
+  /** Undefined: `drop`, or `reset` where the setting expire_nodest_conn is 1. */
+  readonly removedConnections?: RemovedConnections;
+  /** The pool that its fullnat real servers take local addresses from; undefined: the default one. */
+  readonly fullnatPool?: string;
   /** In the order that schedulers honour: IPVS's list. There, and here through the API, one that is added comes first. */
   readonly realServers: readonly RealServer[];
 }
 
-export type ServiceKey = Pick<VirtualService, "protocol" | "address" | "port">;
-export type RealServerKey = Pick<RealServer, "address" | "port">;
+/**
+ * Immutable: a change makes a new object, and what did not change keeps its identity, so readers may compare services by
+ * reference first.
+ */
+export type VirtualService = ServiceKey & ServiceOptions;
 
-/** `tcp:10.0.0.100:80`, `udp:[2001:db8::1]:53`. */
-export function serviceName(service: ServiceKey): string {
-  return `${service.protocol}:${realServerName(service)}`;
-}
-
-/** `10.1.0.11:8080`, `[2001:db8::11]:8080`. */
-export function realServerName(realServer: RealServerKey): string {
-  const { address, port } = realServer;
-  return address.includes(":") ? `[${address}]:${String(port)}` : `${address}:${String(port)}`;
-}
-
-const ENDPOINT = /^(?:([^[\]:]+)|\[([^[\]]+)\]):([1-9]\d{0,4})$/;
-
-/** The inverse of realServerName; undefined where the text names none. Other spellings of an address become canonical. */
-export function parseRealServerName(name: string): RealServerKey | undefined {
-  const match = ENDPOINT.exec(name);
-  if (match === null) {
-    return undefined;
-  }
-  const parsed = parseAddress(match[1] ?? match[2] ?? "");
-  const port = Number(match[3]);
-  // Brackets belong to IPv6, and only to it.
-  if (parsed === undefined || (parsed.family === "ipv6") !== (match[2] !== undefined) || port > 65535) {
-    return undefined;
-  }
-  return { address: parsed.address, port };
-}
-
-/** The inverse of serviceName; undefined where the text names none. */
-export function parseServiceName(name: string): ServiceKey | undefined {
-  const protocol = PROTOCOLS.find((p) => name.startsWith(`${p}:`));
-  const endpoint = protocol === undefined ? undefined : parseRealServerName(name.slice(protocol.length + 1));
-  return protocol === undefined || endpoint === undefined ? undefined : { protocol, ...endpoint };
-}
-
-export const PORT: IntegerRange = { min: 1, max: 65535, code: "PORT_OUT_OF_RANGE", noun: "a port" };
-const WEIGHT: IntegerRange = { min: 0, max: MAX_WEIGHT, code: "WEIGHT_OUT_OF_RANGE", noun: "a weight" };
-
-const SERVICE_FIELDS = ["protocol", "address", "port", "scheduler", "scheduler_flags", "table_size", "real_servers"];
-const REAL_SERVER_FIELDS = ["address", "port", "method", "weight"];
+const OPTION_FIELDS = [
+  "scheduler",
+  "scheduler_flags",
+  "table_size",
+  "persistence",
+  "one_packet",
+  "timeouts",
+  "removed_connections",
+  "fullnat_pool",
+  "real_servers",
+];
+const SERVICE_FIELDS = [...KEY_FIELDS, ...OPTION_FIELDS];
 
 /**
  * Reads a virtual service from its plain form (that of YAML and JSON, see plainService). Returns undefined, and adds violations,
@@ -132,102 +95,90 @@ export function readService(
   if (fields === undefined) {
     return undefined;
   }
-  const protocol = readChoice(
-    field(fields, "protocol"),
-    at(path, "protocol"),
-    PROTOCOLS,
-    "UNKNOWN_PROTOCOL",
-    violations,
-  );
-  const address = readUnicastAddress(field(fields, "address"), at(path, "address"), violations);
-  const port = readInteger(field(fields, "port"), at(path, "port"), PORT, violations);
-  const scheduler = readScheduler(field(fields, "scheduler"), at(path, "scheduler"), violations);
+  const key = readServiceKey(fields, path, violations);
+  const options = readOptions(fields, key, path, violations);
+  return violations.list.length > before || key === undefined || options === undefined
+    ? undefined
+    : { ...key, ...options };
+}
+
+function readOptions(
+  fields: Fields,
+  key: ServiceKey | undefined,
+  path: Path | undefined,
+  violations: Violations,
+): ServiceOptions | undefined {
+  const given = (name: string): unknown => field(fields, name);
+  const scheduler = readScheduler(given("scheduler"), at(path, "scheduler"), violations);
   const flagsPath = at(path, "scheduler_flags");
-  const schedulerFlags = readSchedulerFlags(field(fields, "scheduler_flags"), scheduler, flagsPath, violations);
-  const tableSize = readTableSize(field(fields, "table_size"), scheduler, at(path, "table_size"), violations);
-  const realServers = readRealServers(field(fields, "real_servers"), port, at(path, "real_servers"), violations);
+  const schedulerFlags = readSchedulerFlags(given("scheduler_flags"), scheduler, flagsPath, violations);
+  const tableSize = readTableSize(given("table_size"), scheduler, at(path, "table_size"), violations);
+  const family = familyOf(fields, key);
+  const persistence = readPersistence(given("persistence"), family, at(path, "persistence"), violations);
+  const onePacket = readOnePacket(given("one_packet"), key, at(path, "one_packet"), violations);
+  const timeouts = readServiceTimeouts(given("timeouts"), key?.protocol, at(path, "timeouts"), violations);
+  const removedPath = at(path, "removed_connections");
+  const removedConnections = readRemovedConnections(given("removed_connections"), removedPath, violations);
+  const fullnatPool = readPoolReference(given("fullnat_pool"), at(path, "fullnat_pool"), violations);
+  const realServers = readRealServers(given("real_servers"), key, at(path, "real_servers"), violations);
   if (tableSize !== undefined && realServers.length > tableSize) {
     const allowed = `at least as many slots as real servers, ${String(realServers.length)}`;
     violations.add("TABLE_TOO_SMALL", at(path, "table_size"), tableSize, allowed);
   }
-  if (
-    violations.list.length > before ||
-    protocol === undefined ||
-    address === undefined ||
-    port === undefined ||
-    scheduler === undefined
-  ) {
+  if (scheduler === undefined) {
     return undefined;
   }
-  const service = { protocol, address, port, scheduler, schedulerFlags, realServers };
-  return tableSize === undefined ? service : { ...service, tableSize };
+  return {
+    scheduler,
+    schedulerFlags,
+    ...(tableSize === undefined ? {} : { tableSize }),
+    ...(persistence === undefined ? {} : { persistence }),
+    onePacket,
+    ...(timeouts === undefined ? {} : { timeouts }),
+    ...(removedConnections === undefined ? {} : { removedConnections }),
+    ...(fullnatPool === undefined ? {} : { fullnatPool }),
+    realServers,
+  };
 }
 
-function readScheduler(input: unknown, path: Path, violations: Violations): SchedulerName | undefined {
-  if (input === undefined) {
-    return "mh";
-  }
-  return readChoice(input, path, SCHEDULERS, "UNKNOWN_SCHEDULER", violations);
+/** The clients' family, also where the service was refused for it. */
+function familyOf(fields: Fields, key: ServiceKey | undefined): AddressFamily | undefined {
+  const address = field(fields, "address");
+  return key?.family ?? (typeof address === "string" ? parseAddress(address)?.family : undefined);
 }
 
-function readSchedulerFlags(
-  input: unknown,
-  scheduler: SchedulerName | undefined,
-  path: Path,
-  violations: Violations,
-): readonly SchedulerFlag[] {
-  if (input === undefined) {
-    return scheduler === undefined ? [] : (DEFAULT_FLAGS[scheduler] ?? []);
+function readOnePacket(input: unknown, key: ServiceKey | undefined, path: Path, violations: Violations): boolean {
+  const onePacket = input === undefined ? false : readBoolean(input, path, violations);
+  const protocol = key?.protocol;
+  if (onePacket === true && protocol !== undefined && protocol !== "udp") {
+    const allowed = "false unless the service is of udp or a mark";
+    const problem = `is true; packets are scheduled one by one with udp only, not with ${protocol}`;
+    violations.add("ONE_PACKET_NOT_APPLICABLE", path, input, allowed, problem);
   }
-  const flags = new Set<SchedulerFlag>();
-  for (const [index, item] of (readList(input, path, "scheduler flags", violations) ?? []).entries()) {
-    const flag = readChoice(item, at(path, index), SCHEDULER_FLAGS, "UNKNOWN_SCHEDULER_FLAG", violations);
-    if (flag === undefined) {
-      continue;
-    }
-    flags.add(flag);
-    const owner = flag.startsWith("mh") ? "mh" : "sh";
-    if (scheduler !== undefined && owner !== scheduler) {
-      const own = SCHEDULER_FLAGS.filter((name) => name.startsWith(`${scheduler}-`));
-      const allowed = own.length > 0 ? `some of ${own.join(", ")} with ${scheduler}` : `no flags with ${scheduler}`;
-      const problem = `is ${flag}, which belongs to the scheduler ${owner}, not to ${scheduler}; it takes ${allowed}`;
-      violations.add("SCHEDULER_FLAG_NOT_APPLICABLE", at(path, index), flag, allowed, problem);
-    }
-  }
-  return SCHEDULER_FLAGS.filter((flag) => flags.has(flag));
+  return onePacket ?? false;
 }
 
-function readTableSize(
-  input: unknown,
-  scheduler: SchedulerName | undefined,
-  path: Path,
-  violations: Violations,
-): number | undefined {
+function readRemovedConnections(input: unknown, path: Path, violations: Violations): RemovedConnections | undefined {
+  return input === undefined
+    ? undefined
+    : readChoice(input, path, REMOVED_CONNECTIONS, "UNKNOWN_REMOVED_CONNECTIONS", violations);
+}
+
+/** Whether there is a pool of that name is checked where the pools are known. */
+function readPoolReference(input: unknown, path: Path, violations: Violations): string | undefined {
   if (input === undefined) {
     return undefined;
   }
-  if (scheduler !== undefined && scheduler !== "mh") {
-    const allowed = "no value unless the scheduler is mh";
-    violations.add(
-      "TABLE_SIZE_NOT_APPLICABLE",
-      path,
-      input,
-      allowed,
-      `belongs to the scheduler mh, not to ${scheduler}`,
-    );
-    return undefined;
+  const name = readText(input, path, POOL_NAME, violations);
+  if (name !== undefined && !isPoolName(name)) {
+    violations.add("POOL_NAME_MALFORMED", path, name, POOL_NAME);
   }
-  const size = TABLE_SIZES.find((s) => s === input);
-  if (size === undefined) {
-    const code = typeof input === "number" ? "TABLE_SIZE_UNKNOWN" : "WRONG_TYPE";
-    violations.add(code, path, input, `one of ${TABLE_SIZES.join(", ")}`);
-  }
-  return size;
+  return name;
 }
 
 function readRealServers(
   input: unknown,
-  servicePort: number | undefined,
+  service: ServiceKey | undefined,
   path: Path,
   violations: Violations,
 ): readonly RealServer[] {
@@ -237,7 +188,7 @@ function readRealServers(
   const realServers: RealServer[] = [];
   const seen = new Map<string, number>();
   for (const [index, item] of (readList(input, path, "real servers", violations) ?? []).entries()) {
-    const realServer = readRealServer(item, servicePort, at(path, index), violations);
+    const realServer = readRealServer(item, service, at(path, index), violations);
     if (realServer === undefined) {
       continue;
     }
@@ -260,42 +211,6 @@ function readRealServers(
   return realServers;
 }
 
-/** Reads a real server from its plain form. `servicePort` is what an omitted port stands for, and all that dr and tun can have. */
-export function readRealServer(
-  input: unknown,
-  servicePort: number | undefined,
-  path: Path | undefined,
-  violations: Violations,
-): RealServer | undefined {
-  const fields = readFields(input, path, REAL_SERVER_FIELDS, violations);
-  if (fields === undefined) {
-    return undefined;
-  }
-  const address = readUnicastAddress(field(fields, "address"), at(path, "address"), violations);
-  const method = readChoice(
-    field(fields, "method"),
-    at(path, "method"),
-    FORWARDING_METHODS,
-    "UNKNOWN_METHOD",
-    violations,
-  );
-  const givenPort = field(fields, "port");
-  const port = givenPort === undefined ? servicePort : readInteger(givenPort, at(path, "port"), PORT, violations);
-  const givenWeight = field(fields, "weight");
-  const weight =
-    givenWeight === undefined ? DEFAULT_WEIGHT : readInteger(givenWeight, at(path, "weight"), WEIGHT, violations);
-  if (address === undefined || method === undefined || port === undefined || weight === undefined) {
-    return undefined;
-  }
-  if ((method === "dr" || method === "tun") && servicePort !== undefined && port !== servicePort) {
-    const allowed = `the service's port ${String(servicePort)}, or nothing, with ${method}`;
-    const problem = `is ${String(port)}; ${method} cannot map ports, it takes the service's port ${String(servicePort)} or nothing`;
-    violations.add("PORT_MAPPING_IMPOSSIBLE", at(path, "port"), port, allowed, problem);
-    return undefined;
-  }
-  return { address, port, method, weight };
-}
-
 /** Validates a service by itself; throws a ModelError that lists all violations. */
 export function validateService(input: unknown): VirtualService {
   const violations = new Violations();
@@ -307,53 +222,51 @@ export function validateService(input: unknown): VirtualService {
 }
 
 /** The plain form: what YAML and JSON carry, and what validateService reads. */
-export interface PlainRealServer {
-  readonly address: string;
-  readonly port: number;
-  readonly method: ForwardingMethod;
-  readonly weight: number;
-}
-export interface PlainService {
-  readonly protocol: Protocol;
-  readonly address: string;
-  readonly port: number;
+export type PlainService = ServiceKey & PlainServiceOptions;
+interface PlainServiceOptions {
   readonly scheduler: SchedulerName;
   /** Only with schedulers that have flags, and then also where none is set. */
   readonly scheduler_flags?: readonly SchedulerFlag[];
   readonly table_size?: number;
+  readonly persistence?: PlainPersistence;
+  /** Only where it is true. */
+  readonly one_packet?: boolean;
+  readonly timeouts?: PlainTimeouts;
+  readonly removed_connections?: RemovedConnections;
+  readonly fullnat_pool?: string;
   readonly real_servers: readonly PlainRealServer[];
 }
 
 export function plainService(service: VirtualService): PlainService {
-  const { schedulerFlags, tableSize, realServers, ...same } = service;
+  const { scheduler, schedulerFlags, tableSize, persistence, onePacket, timeouts } = service;
+  const { removedConnections, fullnatPool, realServers } = service;
   return {
-    ...same,
-    ...(hasSchedulerFlags(service.scheduler) ? { scheduler_flags: schedulerFlags } : {}),
+    ...serviceKey(service),
+    scheduler,
+    ...(hasSchedulerFlags(scheduler) ? { scheduler_flags: schedulerFlags } : {}),
     ...(tableSize === undefined ? {} : { table_size: tableSize }),
-    real_servers: realServers,
+    ...(persistence === undefined ? {} : { persistence: plainPersistence(persistence) }),
+    ...(onePacket ? { one_packet: true } : {}),
+    ...(timeouts === undefined ? {} : { timeouts: plainTimeouts(timeouts) }),
+    ...(removedConnections === undefined ? {} : { removed_connections: removedConnections }),
+    ...(fullnatPool === undefined ? {} : { fullnat_pool: fullnatPool }),
+    real_servers: realServers.map(plainRealServer),
   };
-}
-
-/** Whether there are flags for it at all. */
-export function hasSchedulerFlags(scheduler: SchedulerName): boolean {
-  return DEFAULT_FLAGS[scheduler] !== undefined;
-}
-
-export function sameRealServer(a: RealServer, b: RealServer): boolean {
-  return a === b || (a.address === b.address && a.port === b.port && a.method === b.method && a.weight === b.weight);
 }
 
 /** Whether two services are alike in all they say, the order of their real servers included. */
 export function sameService(a: VirtualService, b: VirtualService): boolean {
   return (
     a === b ||
-    (a.protocol === b.protocol &&
-      a.address === b.address &&
-      a.port === b.port &&
+    (serviceName(a) === serviceName(b) &&
       a.scheduler === b.scheduler &&
-      a.schedulerFlags.length === b.schedulerFlags.length &&
-      a.schedulerFlags.every((flag, i) => flag === b.schedulerFlags[i]) &&
+      isDeepStrictEqual(a.schedulerFlags, b.schedulerFlags) &&
       a.tableSize === b.tableSize &&
+      samePersistence(a.persistence, b.persistence) &&
+      a.onePacket === b.onePacket &&
+      sameTimeouts(a.timeouts ?? {}, b.timeouts ?? {}) &&
+      a.removedConnections === b.removedConnections &&
+      a.fullnatPool === b.fullnatPool &&
       a.realServers.length === b.realServers.length &&
       a.realServers.every((realServer, i) => {
         const other = b.realServers[i];

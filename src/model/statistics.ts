@@ -14,6 +14,13 @@ export interface RealServerCounters extends TrafficCounters {
   /** Connections in the table now, as IPVS tells active from inactive. */
   readonly active: number;
   readonly inactive: number;
+  /** Clients that persistence keeps here, as IPVS counts them: templates in the table. */
+  readonly persistentConnections: number;
+  /** Whether it takes no new connections, its upper threshold having been reached. */
+  readonly overloaded: boolean;
+  /** fullnat alone: pairs of local address and port that its connections hold, and how many there are to hold. */
+  readonly localPortsInUse?: number;
+  readonly localPorts?: number;
 }
 
 export interface ServiceCounters extends TrafficCounters {

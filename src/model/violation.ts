@@ -6,33 +6,51 @@ export const VIOLATION_CODES = [
   "ADDRESS_MALFORMED", // neither an IPv4 nor an IPv6 address
   "ADDRESS_NOT_UNICAST", // unspecified, loopback, link-local, multicast or broadcast
   "CAPACITY_EXCEEDED", // more services, real servers or local addresses than there is room for
-  "DUPLICATE_LOCAL_ADDRESS",
   "DUPLICATE_INTERFACE",
+  "DUPLICATE_LOCAL_ADDRESS",
+  "DUPLICATE_POOL",
   "DUPLICATE_REAL_SERVER", // same address and port twice in one service
-  "DUPLICATE_SERVICE", // same protocol, address and port twice
+  "DUPLICATE_SERVICE", // same protocol, address and port, or same mark, twice
   "DURATION_OUT_OF_RANGE",
-  "FULLNAT_WITHOUT_LOCAL_ADDRESSES", // a fullnat real server, but no fullnat.local_addresses
+  "FAMILY_MISMATCH", // IPv4 and IPv6 in one mark rule
+  "FAMILY_NOT_APPLICABLE", // only a firewall mark needs to be told its family
+  "FULLNAT_WITHOUT_LOCAL_ADDRESSES", // a fullnat real server, but neither fullnat.local_addresses nor a pool
+  "FWMARK_NOT_ALONE", // a firewall mark and an address: a service has either
+  "FWMARK_OUT_OF_RANGE",
   "IMMUTABLE_FIELD", // part of a name: delete and create instead
   "INTERFACE_NAME_MALFORMED",
   "LIMIT_OUT_OF_RANGE",
+  "LOWER_THRESHOLD_TOO_HIGH", // above the upper threshold, or without one
   "MISSING_FIELD",
   "NAME_MALFORMED", // a service's or real server's name, not its fields
+  "NETMASK_MALFORMED",
+  "NETWORK_MALFORMED", // no network, or one with bits behind its prefix
+  "ONE_PACKET_NOT_APPLICABLE", // only UDP packets are scheduled one by one
   "PAGE_SIZE_NEGATIVE",
   "PAGE_TOKEN_MALFORMED",
-  "PORT_MAPPING_IMPOSSIBLE", // dr and tun leave the packet's port as it is
+  "POOL_IN_USE", // a fullnat pool that a service needs
+  "POOL_NAME_MALFORMED",
+  "PORTS_WITHOUT_PROTOCOL", // a mark rule of any protocol has no ports
+  "PORT_MAPPING_IMPOSSIBLE", // dr, tun and a service of every port leave the packet's port as it is
   "PORT_OUT_OF_RANGE",
   "PORT_RANGE_MALFORMED",
   "RESTART_REQUIRED", // a setting that is fixed while the daemon runs
   "SCHEDULER_FLAG_NOT_APPLICABLE", // mh and sh have flags, each its own
+  "SETTING_OUT_OF_RANGE",
   "SOCKET_PATH_INVALID",
   "TABLE_SIZE_NOT_APPLICABLE", // only mh has a table
   "TABLE_SIZE_UNKNOWN",
   "TABLE_TOO_SMALL", // fewer slots than real servers
+  "THRESHOLD_OUT_OF_RANGE",
+  "TIMEOUT_NOT_APPLICABLE", // of another protocol than the service's
+  "UNKNOWN_FAMILY",
   "UNKNOWN_FIELD",
   "UNKNOWN_LOG_LEVEL",
   "UNKNOWN_METHOD",
   "UNKNOWN_MODE",
+  "UNKNOWN_POOL", // no fullnat pool has that name
   "UNKNOWN_PROTOCOL",
+  "UNKNOWN_REMOVED_CONNECTIONS",
   "UNKNOWN_SCHEDULER",
   "UNKNOWN_SCHEDULER_FLAG",
   "UNSUPPORTED_ADDRESS_FAMILY", // IPv6, which is not forwarded yet

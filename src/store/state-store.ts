@@ -55,6 +55,8 @@ export class MemoryStore implements StateStore {
       case "remove":
         this.#services.delete(change.name);
         break;
+      case "configure":
+        break;
       case "replace":
         this.#services = byName(next);
         break;
@@ -70,6 +72,7 @@ export class MemoryStore implements StateStore {
         return this.#services.get(serviceName(change.service));
       case "remove":
         return this.#services.get(change.name);
+      case "configure":
       case "replace":
         return undefined;
     }

@@ -46,7 +46,7 @@ const report = new Report();
 async function main(): Promise<void> {
   using laboratory = new Laboratory("demo");
   const { desired } = await readConfiguration(CONFIGURATION);
-  const vips = [...new Set(desired.services.map(({ address }) => address))];
+  const vips = [...new Set(desired.services.flatMap(({ address }) => address ?? []))];
 
   report.heading("A network of its own");
   report.say(
@@ -90,7 +90,7 @@ async function serve(laboratory: Laboratory, topology: Topology, services: reado
     ...new Set(
       services
         .filter(({ realServers }) => realServers.some((real) => real.method === method))
-        .map(({ address }) => address),
+        .flatMap(({ address }) => address ?? []),
     ),
   ];
   await Promise.all(

@@ -10,6 +10,7 @@ import { type Identity, type Maps, RealServerState } from "../../src/dataplane/s
 import {
   DEFAULT_TIMEOUTS,
   type DesiredState,
+  EMPTY_STATE,
   type RealServer,
   type RealServerCounters,
   type VirtualService,
@@ -41,15 +42,23 @@ function options(more: Partial<DataPlaneOptions> = {}): DataPlaneOptions {
 }
 
 function server(n: number, more: Partial<RealServer> = {}): RealServer {
-  return { address: realAddress(n), port: 8080, method: "nat", weight: 1, ...more };
+  return {
+    address: realAddress(n),
+    port: 8080,
+    method: "nat",
+    weight: 1,
+    upperThreshold: 0,
+    lowerThreshold: 0,
+    ...more,
+  };
 }
 
 function state(...realServers: RealServer[]): DesiredState {
-  return { services: [service(80, realServers)] };
+  return { ...EMPTY_STATE, services: [service(80, realServers)] };
 }
 
 function service(port: number, realServers: readonly RealServer[]): VirtualService {
-  return { protocol: "tcp", address: VIP, port, scheduler: "rr", schedulerFlags: [], realServers };
+  return { protocol: "tcp", address: VIP, port, scheduler: "rr", schedulerFlags: [], onePacket: false, realServers };
 }
 
 /** Whether a client's SYN is forwarded, by the pinned program. */
@@ -314,7 +323,7 @@ t.test("a publish that does not fit changes nothing", async (t) => {
   try {
     await dataPlane.publish(state(server(1), server(2)));
     const services = Array.from({ length: 17 }, (_, index) => service(80 + index, [server(1)]));
-    await t.rejects(dataPlane.publish({ services }), {
+    await t.rejects(dataPlane.publish({ ...EMPTY_STATE, services }), {
       code: "CAPACITY_EXCEEDED",
       field: "limits.services",
       wanted: 17,

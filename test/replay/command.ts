@@ -1,27 +1,27 @@
 /** The command lines of ipvsadm that traces are made of, as data. What of ipvsadm Sluice has no counterpart for is in waiting.ts. */
 import {
+  type AddressServiceKey,
   type ForwardingMethod,
   type Protocol,
   parseRealServerName,
   type RealServer,
   type RealServerKey,
-  type ServiceKey,
 } from "../../src/model/index.js";
 
 export type Command =
   | {
       readonly kind: "add service" | "edit service";
-      readonly service: ServiceKey;
+      readonly service: AddressServiceKey;
       readonly scheduler: string;
       readonly flags: readonly string[];
     }
-  | { readonly kind: "delete service"; readonly service: ServiceKey }
+  | { readonly kind: "delete service"; readonly service: AddressServiceKey }
   | {
       readonly kind: "add server" | "edit server";
-      readonly service: ServiceKey;
+      readonly service: AddressServiceKey;
       readonly realServer: RealServer;
     }
-  | { readonly kind: "delete server"; readonly service: ServiceKey; readonly realServer: RealServerKey }
+  | { readonly kind: "delete server"; readonly service: AddressServiceKey; readonly realServer: RealServerKey }
   | { readonly kind: "clear" }
   /** Seconds; 0 keeps what is set. */
   | { readonly kind: "timeouts"; readonly tcp: number; readonly tcpFin: number; readonly udp: number };
@@ -52,7 +52,7 @@ const ACTIONS = {
 const METHODS: Readonly<Record<string, ForwardingMethod>> = { "-m": "nat", "-g": "dr", "-i": "tun" };
 
 interface Options {
-  service?: ServiceKey;
+  service?: AddressServiceKey;
   real?: string;
   method?: ForwardingMethod;
   weight?: number;
@@ -90,7 +90,18 @@ export function parseCommand(line: string): Command {
       const { address, port } = realServer(line, options.real, service);
       // ipvsadm(8): a gatewayed or tunneled server has the service's port.
       const ownPort = method === "nat" ? port : service.port;
-      return { kind, service, realServer: { address, port: ownPort, method, weight: options.weight ?? 1 } };
+      return {
+        kind,
+        service,
+        realServer: {
+          address,
+          port: ownPort,
+          method,
+          weight: options.weight ?? 1,
+          upperThreshold: 0,
+          lowerThreshold: 0,
+        },
+      };
     }
     case "delete server":
       return { kind, service, realServer: realServer(line, options.real, service) };
@@ -138,13 +149,13 @@ function readOptions(line: string, words: readonly string[]): Options {
   return options;
 }
 
-function service(line: string, protocol: Protocol, text: string): ServiceKey {
+function service(line: string, protocol: Protocol, text: string): AddressServiceKey {
   const endpoint = parseRealServerName(text);
   if (endpoint === undefined) throw new CommandError(line, `has ${text} for ADDRESS:PORT`);
   return { protocol, ...endpoint };
 }
 
-function realServer(line: string, text: string | undefined, { port }: ServiceKey): RealServerKey {
+function realServer(line: string, text: string | undefined, { port }: AddressServiceKey): RealServerKey {
   const endpoint = text === undefined ? undefined : parseRealServerName(text.includes(":") ? text : `${text}:${port}`);
   if (endpoint === undefined) throw new CommandError(line, `has ${text ?? "nothing"} for -r ADDRESS:PORT`);
   return endpoint;

@@ -10,6 +10,7 @@ import { layout, type Maps } from "../../src/dataplane/sluice.bpf.js";
 import {
   DEFAULT_TIMEOUTS,
   type DesiredState,
+  EMPTY_STATE,
   type RealServerCounters,
   realServerName,
   type ServiceKey,
@@ -70,7 +71,7 @@ export class Director {
   readonly #realServers: BpfMap<Maps["real_servers"]["key"], Maps["real_servers"]["value"]>;
   readonly #errors: unknown[];
   #timeouts: Timeouts = DEFAULT_TIMEOUTS;
-  #desired: DesiredState = { services: [] };
+  #desired: DesiredState = EMPTY_STATE;
 
   private constructor(dataPlane: DataPlane, errors: unknown[]) {
     this.#dataPlane = dataPlane;
@@ -232,7 +233,7 @@ export class Director {
 }
 
 const CHUNK_SLOTS = 16;
-const PROTOCOLS = { tcp: 6, udp: 17 } as const;
+const PROTOCOLS = { tcp: 6, udp: 17, sctp: 132 } as const;
 const [XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT] = [1, 2, 3, 4];
 
 function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
@@ -251,19 +252,20 @@ function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
 
 /** The state after a command: new real servers go to the head of the list, as in the kernel (ip_vs_ctl.c, ip_vs_add_dest()). */
 function after(desired: DesiredState, command: Exclude<Command, { kind: "timeouts" }>): DesiredState {
-  if (command.kind === "clear") return { services: [] };
+  if (command.kind === "clear") return EMPTY_STATE;
   const { services } = desired;
   const same = (key: ServiceKey): boolean => serviceName(key) === serviceName(command.service);
   const changed = (change: (service: VirtualService) => VirtualService): DesiredState => ({
+    ...desired,
     services: services.map((service) => (same(service) ? change(service) : service)),
   });
   switch (command.kind) {
     case "add service":
-      return { services: [...services, newService(command)] };
+      return { ...desired, services: [...services, newService(command)] };
     case "edit service":
       return changed((service) => ({ ...newService(command), realServers: service.realServers }));
     case "delete service":
-      return { services: services.filter((service) => !same(service)) };
+      return { ...desired, services: services.filter((service) => !same(service)) };
     case "add server":
       return changed((service) => ({ ...service, realServers: [command.realServer, ...service.realServers] }));
     case "edit server": {

@@ -176,7 +176,7 @@ async function listServices(director: Director): Promise<string[]> {
       const { active = 0, inactive = 0 } = counters[index] ?? {};
       return [`${address}:${port}`, METHOD_NAMES[method], weight, active, inactive] as const;
     });
-    const title = `${service.protocol.toUpperCase()} ${service.address}:${service.port} ${service.scheduler}`;
+    const title = `${service.protocol?.toUpperCase()} ${service.address}:${service.port} ${service.scheduler}`;
     return byTitle({ title, realServers });
   });
   return (await Promise.all(lines)).sort();

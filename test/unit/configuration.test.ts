@@ -10,7 +10,7 @@ import {
   parseConfiguration,
   readConfiguration,
 } from "../../src/config/configuration.js";
-import { DEFAULT_LIMITS, DEFAULT_TIMEOUTS, plainDesiredState } from "../../src/model/index.js";
+import { DEFAULT_LIMITS, DEFAULT_TIMEOUTS, EMPTY_STATE, plainDesiredState } from "../../src/model/index.js";
 
 const valid = `# A director with two interfaces
 interfaces:
@@ -60,20 +60,46 @@ t.test("a configuration is read with its defaults", async (t) => {
       { name: "r0", mode: "generic" },
     ],
     limits: { ...DEFAULT_LIMITS, connections: 4096 },
-    timeouts: { ...DEFAULT_TIMEOUTS, tcp_established: 900, udp: 30 },
     socket: "/run/sluice/other.sock",
     logLevel: "debug",
   });
+  t.same(desired.timeouts, { ...DEFAULT_TIMEOUTS, tcp_established: 900, udp: 30 });
   t.equal(desired.services.length, 2);
-  t.same(desired.services[1]?.realServers[1], { address: "10.1.0.12", port: 53, method: "fullnat", weight: 1 });
+  t.same(desired.services[1]?.realServers[1], {
+    address: "10.1.0.12",
+    port: 53,
+    method: "fullnat",
+    weight: 1,
+    upperThreshold: 0,
+    lowerThreshold: 0,
+  });
   const least: Configuration = parseConfiguration("interfaces: [eth0]", "test.yaml");
   t.same(least.instance.limits, DEFAULT_LIMITS);
-  t.same(least.instance.timeouts, DEFAULT_TIMEOUTS);
+  t.same(least.desired, EMPTY_STATE);
   t.equal(least.instance.socket, undefined);
   t.equal(least.instance.logLevel, "info");
-  t.same(least.desired, { services: [] });
   t.same(parseConfiguration(`\uFEFF${valid}`, "test.yaml").desired, desired, "with a byte order mark");
   t.same(parseConfiguration(valid.replaceAll("\n", "\r\n"), "test.yaml").desired, desired, "with lines as on Windows");
+});
+
+t.test("what holds for all services stands beside them", async (t) => {
+  const { desired } = parseConfiguration(
+    `${valid}
+  - {fwmark: 1, persistence: {netmask: 255.255.255.0}, fullnat_pool: blue}
+settings: {conn_reuse_mode: 0}
+marks:
+  - {mark: 1, source: 198.18.0.0/15, protocol: tcp, destination_ports: 8000-8999}
+fullnat_pools:
+  - {name: blue, local_addresses: [10.1.0.2], local_ports: 40000}
+`,
+    "test.yaml",
+  );
+  t.match(desired, {
+    services: [{}, {}, { fwmark: 1, persistence: { netmask: "255.255.255.0" }, fullnatPool: "blue" }],
+    settings: { conn_reuse_mode: 0, icmp_rate: 1000 },
+    marks: [{ mark: 1, source: { address: "198.18.0.0", prefixLength: 15 }, destinationPorts: [8000, 8999] }],
+    pools: [{ name: "blue", localPorts: [40000, 40000] }],
+  });
 });
 
 /** A text of `valid`, what it becomes, and the problems. */
@@ -107,6 +133,11 @@ const refused: readonly [string, string, string[]][] = [
   ["udp: 30s", "udp: 0s", ["9:8 DURATION_OUT_OF_RANGE timeouts.udp"]],
   ["udp: 30s", "udp: 32d", ["9:8 DURATION_OUT_OF_RANGE timeouts.udp"]],
   ["udp: 30s", "upd: 30s", ["9:3 UNKNOWN_FIELD timeouts.upd"]],
+  ["log:", "settings: {sloppy_tcp: 2}\nlog:", ["15:24 SETTING_OUT_OF_RANGE settings.sloppy_tcp"]],
+  ["log:", "marks: [{mark: 1, source: 10.0.0.1/8}]\nlog:", ["15:27 NETWORK_MALFORMED marks[0].source"]],
+  ["log:", "fullnat_pools: [{name: blue}]\nlog:", ["15:17 MISSING_FIELD fullnat_pools[0].local_addresses"]],
+  ["scheduler: wrr", "fullnat_pool: blue", ["21:19 UNKNOWN_POOL services[0].fullnat_pool"]],
+  ["scheduler: wrr", "persistence: {timeout: 360}", ["21:28 WRONG_TYPE services[0].persistence.timeout"]],
   ["connections: 4096", "connections: 1", ["6:16 LIMIT_OUT_OF_RANGE limits.connections"]],
   ["connections: 4096", "services: 1", ["18:3 CAPACITY_EXCEEDED services"]],
   ["connections: 4096", "real_servers: 3", ["18:3 CAPACITY_EXCEEDED services"]],
@@ -153,7 +184,7 @@ t.test("everything that is wrong is told with its place in the file", async (t) 
 t.test("a problem is one line that names file, place, field, value and what is allowed", async (t) => {
   t.throws(() => parseConfiguration(valid.replace("port: 80\n", "port: 70000\n"), "test.yaml"), {
     code: "PORT_OUT_OF_RANGE",
-    message: "test.yaml:20:11: services[0].port is 70000; it takes a port from 1 to 65535",
+    message: "test.yaml:20:11: services[0].port is 70000; it takes a port from 0 to 65535",
   });
   t.throws(() => parseConfiguration(valid.replace("weight: 3", "wieght: 3"), "test.yaml"), {
     message:

@@ -21,6 +21,7 @@ import type { Tables } from "../../src/dataplane/tables.js";
 import { apply } from "../../src/dataplane/write.js";
 import {
   type DesiredState,
+  EMPTY_STATE,
   type ForwardingMethod,
   type RealServer,
   realServerName,
@@ -57,7 +58,7 @@ class Bench {
   }
 
   publish(...services: VirtualService[]): Plan {
-    return this.publishState({ services });
+    return this.publishState({ ...EMPTY_STATE, services });
   }
 
   publishState(desired: DesiredState): Plan {
@@ -166,7 +167,7 @@ t.test("every state between two writes is right, and the last one is the desired
           requireValid(bench.tables);
           requireDesired(bench.tables, desired);
         }
-        bench.publishState({ services: [] });
+        bench.publishState(EMPTY_STATE);
         bench.now += GRACE;
         bench.reap();
         if (bench.tables.services.bytes.some(Boolean) || bench.tables.realServers.bytes.some(Boolean)) {
@@ -206,7 +207,7 @@ t.test("a plan that is given up where it pauses takes nothing", async (t) => {
   const { freeServices, freeRealServers, freeChunks } = bench.inventory;
   const free = (): number[] => [freeServices.free, freeRealServers.free, freeChunks.free];
   const before = free();
-  const steps = planPublish(bench.inventory, bench.tables, { services: [service(81, [server(2)])] }, 0);
+  const steps = planPublish(bench.inventory, bench.tables, { ...EMPTY_STATE, services: [service(81, [server(2)])] }, 0);
   steps.next();
   steps.next();
   t.not(freeServices.free, before[0], "taken so far");
@@ -420,7 +421,7 @@ t.test("what does not fit is refused whole", async (t) => {
   ];
   for (const { why, sizes, services, fullnat, expected } of rows) {
     const bench = new Bench(sizes);
-    const desired = fullnat === undefined ? { services } : { services, fullnat };
+    const desired = { ...EMPTY_STATE, services, ...(fullnat === undefined ? {} : { fullnat }) };
     t.throws(() => bench.publishState(desired), { code: "CAPACITY_EXCEEDED", ...expected }, why);
     t.notOk(bench.tables.services.bytes.some(Boolean), "nothing is written");
     t.strictSame(
@@ -471,7 +472,7 @@ t.test("maps that contradict themselves are refused", async (t) => {
 t.test("fullnat's addresses and ports", async (t) => {
   const bench = new Bench();
   const state = (localAddresses: string[], localPorts: [number, number]): DesiredState => ({
-    services: [],
+    ...EMPTY_STATE,
     fullnat: { localAddresses, localPorts },
   });
   bench.publishState(state(["10.1.0.1", "10.1.0.2"], [1024, 2000]));
@@ -480,7 +481,7 @@ t.test("fullnat's addresses and ports", async (t) => {
   t.strictSame(bench.publishState(state(["10.1.0.1", "10.1.0.2"], [1024, 2000])).preparations, []);
   bench.publishState(state(["10.1.0.2"], [3000, 4000]));
   t.strictSame(bench.inventory.localAddresses, ["10.1.0.2", "10.1.0.2"], "the one that stays keeps its index");
-  bench.publishState({ services: [] });
+  bench.publishState(EMPTY_STATE);
   t.strictSame(bench.inventory.localAddresses, []);
 });
 
@@ -552,7 +553,8 @@ function requireDesired(tables: Tables, desired: DesiredState): void {
   require(live.length === desired.services.length, "as many services");
   const vips = new Map<string, number>();
   for (const service of desired.services) {
-    vips.set(service.address, (vips.get(service.address) ?? 0) + 1);
+    const { address = "" } = service;
+    vips.set(address, (vips.get(address) ?? 0) + 1);
     const installed = inventory.services.get(serviceName(service));
     require(installed?.indexed === true, "each is there");
     require(same([installed.scheduling], [schedulingOf(service)]), "picking as it should");
@@ -600,11 +602,19 @@ function same(a: readonly unknown[], b: readonly unknown[]): boolean {
 // --------------------------------------------------------------------------------------------------- desired states
 
 function server(number: number, more: Partial<RealServer> = {}): RealServer {
-  return { address: `10.1.0.${number}`, port: 8080, method: "nat", weight: 1, ...more };
+  return {
+    address: `10.1.0.${number}`,
+    port: 8080,
+    method: "nat",
+    weight: 1,
+    upperThreshold: 0,
+    lowerThreshold: 0,
+    ...more,
+  };
 }
 
 function service(port: number, realServers: readonly RealServer[], scheduler: SchedulerName = "rr"): VirtualService {
-  return { protocol: "tcp", address: "10.0.0.100", port, scheduler, schedulerFlags: [], realServers };
+  return { protocol: "tcp", address: "10.0.0.100", port, scheduler, schedulerFlags: [], onePacket: false, realServers };
 }
 
 function desiredState(): fc.Arbitrary<DesiredState> {
@@ -613,6 +623,8 @@ function desiredState(): fc.Arbitrary<DesiredState> {
     port: fc.constant(8080),
     method: fc.constantFrom<ForwardingMethod>("nat", "fullnat"),
     weight: fc.integer({ min: 0, max: 3 }),
+    upperThreshold: fc.constant(0),
+    lowerThreshold: fc.constant(0),
   });
   const virtualService = fc.record({
     protocol: fc.constantFrom("tcp" as const, "udp" as const),
@@ -625,10 +637,10 @@ function desiredState(): fc.Arbitrary<DesiredState> {
   const withFlags = virtualService.map(({ fallback, ...rest }): VirtualService => {
     const { scheduler } = rest;
     const flag: SchedulerFlagName[] = scheduler === "mh" || scheduler === "sh" ? [`${scheduler}-fallback`] : [];
-    return { ...rest, schedulerFlags: fallback ? flag : [] };
+    return { ...rest, schedulerFlags: fallback ? flag : [], onePacket: false };
   });
   const services = fc.uniqueArray(withFlags, { selector: serviceName, maxLength: 2 });
-  return fc.record({ services });
+  return services.map((list) => ({ ...EMPTY_STATE, services: list }));
 }
 
 function reserve(list: FreeList, start: number, length: number): number | undefined {

@@ -301,7 +301,7 @@ function ring(scheduler: SchedulerName, weights: readonly number[], lastWeights 
 function service(
   scheduler: SchedulerName,
   weights: readonly number[],
-  more: Pick<VirtualService, "tableSize"> = {},
+  more: { readonly tableSize?: number } = {},
 ): VirtualService {
   const realServers = weights.map(
     (weight, index): RealServer => ({
@@ -309,9 +309,20 @@ function service(
       port: 8080,
       method: "nat",
       weight,
+      upperThreshold: 0,
+      lowerThreshold: 0,
     }),
   );
-  return { protocol: "tcp", address: "10.0.0.100", port: 80, scheduler, schedulerFlags: [], realServers, ...more };
+  return {
+    protocol: "tcp",
+    address: "10.0.0.100",
+    port: 80,
+    scheduler,
+    schedulerFlags: [],
+    onePacket: false,
+    realServers,
+    ...more,
+  };
 }
 
 function indexes(weights: readonly number[]): Uint32Array {

@@ -46,7 +46,10 @@ export class FakeDataPlane implements DataPlane {
     const count = BigInt(index + 1);
     const traffic = { connections: count, inPackets: count, inBytes: count, outPackets: count, outBytes: count };
     const realServers = service.realServers.map((realServer) => {
-      return [realServerName(realServer), { ...traffic, active: 2, inactive: 3 }] as const;
+      return [
+        realServerName(realServer),
+        { ...traffic, active: 2, inactive: 3, persistentConnections: 4, overloaded: index === 1 },
+      ] as const;
     });
     return Promise.resolve({ ...traffic, realServers: new Map(realServers) });
   }

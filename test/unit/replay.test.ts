@@ -155,16 +155,31 @@ t.test("ipvsadm lines are read", async (t) => {
       {
         kind: "add server",
         service,
-        realServer: { address: "10.1.0.11", port: 8080, method: "nat", weight: 3 },
+        realServer: {
+          address: "10.1.0.11",
+          port: 8080,
+          method: "nat",
+          weight: 3,
+          upperThreshold: 0,
+          lowerThreshold: 0,
+        },
       },
     ],
     [
       "-e -t 10.0.0.100:80 -r 10.1.0.11:8080",
-      { kind: "edit server", service, realServer: { address: "10.1.0.11", port: 80, method: "dr", weight: 1 } },
+      {
+        kind: "edit server",
+        service,
+        realServer: { address: "10.1.0.11", port: 80, method: "dr", weight: 1, upperThreshold: 0, lowerThreshold: 0 },
+      },
     ],
     [
       "-a -t 10.0.0.100:80 -r 10.1.0.11 -i",
-      { kind: "add server", service, realServer: { address: "10.1.0.11", port: 80, method: "tun", weight: 1 } },
+      {
+        kind: "add server",
+        service,
+        realServer: { address: "10.1.0.11", port: 80, method: "tun", weight: 1, upperThreshold: 0, lowerThreshold: 0 },
+      },
     ],
     [
       "-d -t 10.0.0.100:80 -r 10.1.0.11:8080",

@@ -17,6 +17,7 @@ export enum Protocol {
   UNSPECIFIED = "PROTOCOL_UNSPECIFIED",
   TCP = "PROTOCOL_TCP",
   UDP = "PROTOCOL_UDP",
+  SCTP = "PROTOCOL_SCTP",
   UNRECOGNIZED = "UNRECOGNIZED",
 }
 
@@ -31,6 +32,9 @@ export function protocolFromJSON(object: any): Protocol {
     case 2:
     case "PROTOCOL_UDP":
       return Protocol.UDP;
+    case 3:
+    case "PROTOCOL_SCTP":
+      return Protocol.SCTP;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -46,6 +50,8 @@ export function protocolToNumber(object: Protocol): number {
       return 1;
     case Protocol.UDP:
       return 2;
+    case Protocol.SCTP:
+      return 3;
     case Protocol.UNRECOGNIZED:
     default:
       return -1;
