@@ -15,22 +15,38 @@ import {
   type ListVirtualServicesResponse,
 } from "./gen/sluice/v1/director_service.js";
 import type { RealServer } from "./gen/sluice/v1/real_server.js";
+import type { Settings } from "./gen/sluice/v1/settings.js";
 import type { DropStatistics, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import type { VirtualService } from "./gen/sluice/v1/virtual_service.js";
 
 export { ForwardingMethod, type RealServer } from "./gen/sluice/v1/real_server.js";
+export type { FullnatPool, MarkRule, PortRange, Settings } from "./gen/sluice/v1/settings.js";
 export type {
   DropStatistics,
   RealServerStatistics,
   Traffic,
   VirtualServiceStatistics,
 } from "./gen/sluice/v1/statistics.js";
-export { Protocol, Scheduler, SchedulerFlag, type VirtualService } from "./gen/sluice/v1/virtual_service.js";
+export type { Timeouts } from "./gen/sluice/v1/timeouts.js";
 export {
+  AddressFamily,
+  type Persistence,
+  Protocol,
+  RemovedConnections,
+  Scheduler,
+  SchedulerFlag,
+  type VirtualService,
+} from "./gen/sluice/v1/virtual_service.js";
+export {
+  FAMILY_MESSAGES,
+  familyWord,
+  keyMessage,
   METHOD_MESSAGES,
   methodWord,
   PROTOCOL_MESSAGES,
   protocolWord,
+  REMOVED_CONNECTIONS_MESSAGES,
+  removedConnectionsWord,
   SCHEDULER_MESSAGES,
   schedulerFlagsMessage,
   schedulerFlagWords,
@@ -139,6 +155,14 @@ export class ApiClient {
 
   async deleteRealServer(name: string): Promise<void> {
     await this.#call<object>((...rest) => this.#stub.deleteRealServer({ name }, ...rest));
+  }
+
+  getSettings(): Promise<Settings> {
+    return this.#call((...rest) => this.#stub.getSettings({ name: "" }, ...rest));
+  }
+
+  updateSettings(settings: Settings, updateMask: string[]): Promise<Settings> {
+    return this.#call((...rest) => this.#stub.updateSettings({ settings, updateMask }, ...rest));
   }
 
   getVirtualServiceStatistics(name: string): Promise<VirtualServiceStatistics> {

@@ -2,8 +2,10 @@ import type { handleUnaryCall } from "@grpc/grpc-js";
 import {
   at,
   checkPools,
+  checkPoolsInUse,
   checkRealServerPool,
   type DesiredState,
+  keepSettings,
   ModelError,
   type Path,
   plainRealServer,
@@ -11,17 +13,23 @@ import {
   poolsOf,
   type RealServer,
   type RealServerKey,
+  readDirectorSettings,
   readRealServer,
   readService,
+  readSettings,
   realServerName,
+  SETTING_NAMES,
   type ServiceKey,
   sameRealServer,
   sameService,
+  sameSettings,
   serviceName,
+  TIMEOUT_NAMES,
   Violations,
   type VirtualService,
 } from "../model/index.js";
 import type { Director } from "./director.js";
+import { applyMask, readMask, type UpdatableFields } from "./field-mask.js";
 import type { Empty } from "./gen/google/protobuf/empty.js";
 import type {
   CreateRealServerRequest,
@@ -30,6 +38,7 @@ import type {
   DeleteVirtualServiceRequest,
   DirectorServiceServer,
   GetRealServerRequest,
+  GetSettingsRequest,
   GetVirtualServiceRequest,
   GetVirtualServiceStatisticsRequest,
   ListRealServersRequest,
@@ -39,9 +48,11 @@ import type {
   ListVirtualServicesRequest,
   ListVirtualServicesResponse,
   UpdateRealServerRequest,
+  UpdateSettingsRequest,
   UpdateVirtualServiceRequest,
 } from "./gen/sluice/v1/director_service.js";
 import type { RealServer as RealServerMessage } from "./gen/sluice/v1/real_server.js";
+import type { Settings as SettingsMessage } from "./gen/sluice/v1/settings.js";
 import type { DropStatistics, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import type { VirtualService as VirtualServiceMessage } from "./gen/sluice/v1/virtual_service.js";
 import {
@@ -57,9 +68,11 @@ import {
   parseServiceResource,
   parseStatisticsResource,
   realServerResource,
+  requireSettingsResource,
   serviceResource,
 } from "./names.js";
 import { page } from "./page.js";
+import { plainSettings, plainSettingsOf, settingsMessage } from "./settings-messages.js";
 import { ResourceError, statusOf } from "./status.js";
 
 /** A page of services ends early once it holds so many real servers: making and encoding it holds up the event loop, 10 µs each. */
@@ -88,6 +101,8 @@ export class DirectorService {
       listRealServers: unary((request: ListRealServersRequest) => this.#listRealServers(request)),
       updateRealServer: unary((request: UpdateRealServerRequest) => this.#updateRealServer(request)),
       deleteRealServer: unary((request: DeleteRealServerRequest) => this.#deleteRealServer(request)),
+      getSettings: unary((request: GetSettingsRequest) => this.#getSettings(request)),
+      updateSettings: unary((request: UpdateSettingsRequest) => this.#updateSettings(request)),
       getVirtualServiceStatistics: unary((request: GetVirtualServiceStatisticsRequest) => this.#getStatistics(request)),
       listVirtualServiceStatistics: unary((request: ListVirtualServiceStatisticsRequest) =>
         this.#listStatistics(request),
@@ -128,16 +143,11 @@ export class DirectorService {
     const message = given(request.virtualService, path, "the virtual service with what to change");
     const key = parseServiceResource(message.name, "virtual_service.name");
     const update = plainServiceOf(message);
-    const mask = readMask(request.updateMask, SERVICE_UPDATE, isServiceFieldSet, update);
+    const mask = readMask(request.updateMask, SERVICE_UPDATE, update);
     return this.#director.change(() => {
       const current = this.#service(key);
-      checkImmutable(current, update, ["protocol", "address", "port"], mask, path);
-      const plain: Record<string, unknown> = { ...plainService(current) };
-      for (const name of SERVICE_UPDATE.mutable) {
-        if (mask.has(name)) {
-          plain[name] = update[name];
-        }
-      }
+      checkImmutable(current, update, ["protocol", "address", "port", "fwmark", "family"], mask, path);
+      const plain = applyMask(plainService(current), update, mask, SERVICE_UPDATE);
       const scheduler = plain["scheduler"] ?? "mh";
       if (!mask.has("table_size") && scheduler !== "mh") {
         plain["table_size"] = undefined; // goes with the scheduler that had it
@@ -207,17 +217,12 @@ export class DirectorService {
     const message = given(request.realServer, path, "the real server with what to change");
     const { service: serviceKey, realServer: key } = parseRealServerResource(message.name, "real_server.name");
     const update = plainRealServerOf(message);
-    const mask = readMask(request.updateMask, REAL_SERVER_UPDATE, (value) => value !== undefined, update);
+    const mask = readMask(request.updateMask, REAL_SERVER_UPDATE, update);
     return this.#director.change(() => {
       const service = this.#service(serviceKey);
       const current = realServerOf(service, key);
       checkImmutable(current, update, ["address", "port"], mask, path);
-      const plain: Record<string, unknown> = { ...plainRealServer(current) };
-      for (const name of REAL_SERVER_UPDATE.mutable) {
-        if (mask.has(name)) {
-          plain[name] = update[name];
-        }
-      }
+      const plain = applyMask(plainRealServer(current), update, mask, REAL_SERVER_UPDATE);
       const realServer = readOneRealServer(plain, service, path);
       if (sameRealServer(realServer, current)) {
         return { change: undefined, result: realServerMessage(service, current) };
@@ -238,6 +243,34 @@ export class DirectorService {
       const removed = realServerOf(current, key);
       const realServers = current.realServers.filter((realServer) => realServer !== removed);
       return { change: { kind: "put", service: { ...current, realServers } }, result: {} };
+    });
+  }
+
+  #getSettings(request: GetSettingsRequest): SettingsMessage {
+    requireSettingsResource(request.name, "name");
+    return settingsMessage(this.#director.desired);
+  }
+
+  #updateSettings(request: UpdateSettingsRequest): Promise<SettingsMessage> {
+    const path = at(undefined, "settings");
+    const message = given(request.settings, path, "the settings with what to change");
+    requireSettingsResource(message.name, "settings.name");
+    const update = plainSettingsOf(message);
+    const mask = readMask(request.updateMask, SETTINGS_UPDATE, update);
+    return this.#director.change(() => {
+      const { desired } = this.#director;
+      const plain = applyMask(plainSettings(desired), update, mask, SETTINGS_UPDATE);
+      const violations = new Violations();
+      const own = Object.fromEntries(SETTING_NAMES.map((name) => [name, plain[name]]));
+      const read = { ...readDirectorSettings(plain, path, violations), settings: readSettings(own, path, violations) };
+      violations.throwIfAny();
+      const settings = keepSettings(desired, read);
+      checkPoolsInUse(settings, desired.services, path, violations);
+      violations.throwIfAny();
+      return {
+        change: sameSettings(desired, settings) ? undefined : { kind: "configure", settings },
+        result: settingsMessage(settings),
+      };
     });
   }
 
@@ -300,44 +333,31 @@ export class DirectorService {
   }
 }
 
-/** Fields by what Update may do with them, under the names that field masks use. */
-interface UpdatableFields {
-  readonly mutable: readonly string[];
-  /** Part of the name: allowed in a mask, as long as they stay what they are. */
-  readonly immutable: readonly string[];
-}
-
 const SERVICE_UPDATE: UpdatableFields = {
-  mutable: ["scheduler", "scheduler_flags", "table_size", "real_servers"],
-  immutable: ["name", "protocol", "address", "port"],
+  mutable: [
+    "scheduler",
+    "scheduler_flags",
+    "table_size",
+    "persistence",
+    "one_packet",
+    "timeouts",
+    "removed_connections",
+    "fullnat_pool",
+    "real_servers",
+  ],
+  parts: { persistence: ["timeout", "netmask"], timeouts: TIMEOUT_NAMES },
+  immutable: ["name", "protocol", "address", "port", "fwmark", "family"],
 };
-const REAL_SERVER_UPDATE: UpdatableFields = { mutable: ["method", "weight"], immutable: ["name", "address", "port"] };
-
-function isServiceFieldSet(value: unknown): boolean {
-  return value !== undefined && !(Array.isArray(value) && value.length === 0);
-}
-
-/** The fields to take over (AIP-134): those of the mask, all of them for `*`, those that are set where there is no mask. */
-function readMask(
-  updateMask: readonly string[] | undefined,
-  fields: UpdatableFields,
-  isSet: (value: unknown) => boolean,
-  update: Readonly<Record<string, unknown>>,
-): ReadonlySet<string> {
-  if (updateMask === undefined || updateMask.length === 0) {
-    return new Set(Object.keys(update).filter((name) => isSet(update[name])));
-  }
-  if (updateMask.length === 1 && updateMask[0] === "*") {
-    return new Set([...fields.mutable, ...Object.keys(update).filter((name) => isSet(update[name]))]);
-  }
-  const violations = new Violations();
-  const known = [...fields.mutable, ...fields.immutable];
-  for (const name of updateMask.filter((path) => !known.includes(path))) {
-    violations.add("UNKNOWN_FIELD", at(undefined, "update_mask"), name, `*, or some of ${known.join(", ")}`);
-  }
-  violations.throwIfAny();
-  return new Set(updateMask);
-}
+const REAL_SERVER_UPDATE: UpdatableFields = {
+  mutable: ["method", "weight", "upper_threshold", "lower_threshold"],
+  parts: {},
+  immutable: ["name", "address", "port"],
+};
+const SETTINGS_UPDATE: UpdatableFields = {
+  mutable: [...SETTING_NAMES, "timeouts", "marks", "fullnat", "fullnat_pools"],
+  parts: { timeouts: TIMEOUT_NAMES },
+  immutable: ["name"],
+};
 
 function checkImmutable(
   current: object,

@@ -1,9 +1,11 @@
 import {
+  type AddressFamily,
   type Drops,
   type ForwardingMethod,
   hasSchedulerFlags,
   type Protocol,
   type RealServer,
+  type RemovedConnections,
   realServerName,
   type SchedulerFlag,
   type SchedulerName,
@@ -12,13 +14,16 @@ import {
   type TrafficCounters,
   type VirtualService,
 } from "../model/index.js";
+import { persistenceMessage, plainPersistenceOf, plainTimeoutsOf, timeoutsMessage } from "./duration-messages.js";
 import {
   ForwardingMethod as MethodMessage,
   type RealServer as RealServerMessage,
 } from "./gen/sluice/v1/real_server.js";
 import type { DropStatistics, Traffic, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import {
+  AddressFamily as FamilyMessage,
   Protocol as ProtocolMessage,
+  RemovedConnections as RemovedConnectionsMessage,
   SchedulerFlag as SchedulerFlagMessage,
   type SchedulerFlags as SchedulerFlagsMessage,
   Scheduler as SchedulerMessage,
@@ -30,6 +35,17 @@ export const PROTOCOL_MESSAGES: Readonly<Record<Protocol, ProtocolMessage>> = {
   tcp: ProtocolMessage.TCP,
   udp: ProtocolMessage.UDP,
   sctp: ProtocolMessage.SCTP,
+};
+
+export const FAMILY_MESSAGES: Readonly<Record<AddressFamily, FamilyMessage>> = {
+  ipv4: FamilyMessage.IPV4,
+  ipv6: FamilyMessage.IPV6,
+};
+
+export const REMOVED_CONNECTIONS_MESSAGES: Readonly<Record<RemovedConnections, RemovedConnectionsMessage>> = {
+  drop: RemovedConnectionsMessage.DROP,
+  keep: RemovedConnectionsMessage.KEEP,
+  reset: RemovedConnectionsMessage.RESET,
 };
 
 export const SCHEDULER_MESSAGES: Readonly<Record<SchedulerName, SchedulerMessage>> = {
@@ -63,15 +79,42 @@ export const METHOD_MESSAGES: Readonly<Record<ForwardingMethod, MethodMessage>> 
   fullnat: MethodMessage.FULLNAT,
 };
 
+/** The part of a message that identifies a service. */
+export function keyMessage(
+  service: ServiceKey,
+): Pick<VirtualServiceMessage, "name" | "protocol" | "address" | "port" | "fwmark" | "family"> {
+  const name = serviceResource(service);
+  if (service.fwmark !== undefined) {
+    const family = FAMILY_MESSAGES[service.family];
+    return {
+      name,
+      protocol: ProtocolMessage.UNSPECIFIED,
+      address: "",
+      port: undefined,
+      fwmark: service.fwmark,
+      family,
+    };
+  }
+  const { address, port } = service;
+  const protocol = PROTOCOL_MESSAGES[service.protocol];
+  return { name, protocol, address, port, fwmark: 0, family: FamilyMessage.UNSPECIFIED };
+}
+
 export function serviceMessage(service: VirtualService): VirtualServiceMessage {
+  const { persistence, timeouts, removedConnections } = service;
   return {
-    name: serviceResource(service),
-    protocol: service.protocol === undefined ? ProtocolMessage.UNSPECIFIED : PROTOCOL_MESSAGES[service.protocol],
-    address: service.address ?? "",
-    port: service.port ?? 0,
+    ...keyMessage(service),
     scheduler: SCHEDULER_MESSAGES[service.scheduler],
     schedulerFlags: hasSchedulerFlags(service.scheduler) ? schedulerFlagsMessage(service.schedulerFlags) : undefined,
     tableSize: service.tableSize,
+    persistence: persistence === undefined ? undefined : persistenceMessage(persistence),
+    onePacket: service.onePacket,
+    timeouts: timeouts === undefined ? undefined : timeoutsMessage(timeouts),
+    removedConnections:
+      removedConnections === undefined
+        ? RemovedConnectionsMessage.UNSPECIFIED
+        : REMOVED_CONNECTIONS_MESSAGES[removedConnections],
+    fullnatPool: service.fullnatPool ?? "",
     realServers: service.realServers.map((realServer) => realServerMessage(service, realServer)),
   };
 }
@@ -83,6 +126,8 @@ export function realServerMessage(service: ServiceKey, realServer: RealServer): 
     port: realServer.port,
     method: METHOD_MESSAGES[realServer.method],
     weight: realServer.weight,
+    upperThreshold: realServer.upperThreshold,
+    lowerThreshold: realServer.lowerThreshold,
   };
 }
 
@@ -97,6 +142,14 @@ function word<Word extends string>(words: Readonly<Record<Word, string>>, messag
 
 export function protocolWord(message: ProtocolMessage): string | undefined {
   return word(PROTOCOL_MESSAGES, message);
+}
+
+export function familyWord(message: FamilyMessage): string | undefined {
+  return word(FAMILY_MESSAGES, message);
+}
+
+export function removedConnectionsWord(message: RemovedConnectionsMessage): string | undefined {
+  return word(REMOVED_CONNECTIONS_MESSAGES, message);
 }
 
 export function schedulerWord(message: SchedulerMessage): string | undefined {
@@ -123,10 +176,17 @@ export function plainServiceOf(message: VirtualServiceMessage): Readonly<Record<
   return {
     protocol: protocolWord(message.protocol),
     address: message.address === "" ? undefined : message.address,
-    port: message.port === 0 ? undefined : message.port,
+    port: message.port,
+    fwmark: message.fwmark === 0 ? undefined : message.fwmark,
+    family: familyWord(message.family),
     scheduler: schedulerWord(message.scheduler),
     scheduler_flags: schedulerFlagWords(message.schedulerFlags),
     table_size: message.tableSize,
+    persistence: plainPersistenceOf(message.persistence),
+    one_packet: message.onePacket,
+    timeouts: plainTimeoutsOf(message.timeouts),
+    removed_connections: removedConnectionsWord(message.removedConnections),
+    fullnat_pool: message.fullnatPool === "" ? undefined : message.fullnatPool,
     real_servers: message.realServers.map(plainRealServerOf),
   };
 }
@@ -137,6 +197,8 @@ export function plainRealServerOf(message: RealServerMessage): Readonly<Record<s
     port: message.port,
     method: methodWord(message.method),
     weight: message.weight,
+    upper_threshold: message.upperThreshold,
+    lower_threshold: message.lowerThreshold,
   };
 }
 
@@ -157,9 +219,17 @@ export function serviceStatisticsMessage(
         traffic: trafficMessage(counted ?? NO_TRAFFIC),
         activeConnections: BigInt(counted?.active ?? 0),
         inactiveConnections: BigInt(counted?.inactive ?? 0),
+        persistentConnections: BigInt(counted?.persistentConnections ?? 0),
+        overloaded: counted?.overloaded ?? false,
+        localPortsInUse: count(counted?.localPortsInUse),
+        localPorts: count(counted?.localPorts),
       };
     }),
   };
+}
+
+function count(value: number | undefined): bigint | undefined {
+  return value === undefined ? undefined : BigInt(value);
 }
 
 function trafficMessage({ connections, inPackets, inBytes, outPackets, outBytes }: TrafficCounters): Traffic {

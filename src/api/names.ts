@@ -12,8 +12,11 @@ import {
 
 /*
  * Resource names: `virtualServices/{service}`, `virtualServices/{service}/realServers/{real server}` and
- * `virtualServices/{service}/statistics`, the ids being the model's names.
+ * `virtualServices/{service}/statistics`, the ids being the model's names; and `settings`.
  */
+
+/** There are no others. */
+export const SETTINGS_RESOURCE = "settings";
 
 const SERVICES = "virtualServices/";
 const REAL_SERVERS = "/realServers/";
@@ -61,10 +64,22 @@ export function parseRealServerResource(
     : { service, realServer };
 }
 
+/** Refuses any name but that of the settings; an empty one stands for them, too. Throws a ModelError. */
+export function requireSettingsResource(resource: string, field: string): void {
+  if (resource !== "" && resource !== SETTINGS_RESOURCE) {
+    malformed(resource, field, SETTINGS_RESOURCE);
+  }
+}
+
 function malformed(resource: string, field: string, example: string): never {
   const violations = new Violations();
   const path = field.split(".").reduce<ReturnType<typeof at> | undefined>((parent, key) => at(parent, key), undefined);
   const given = resource === "" ? undefined : resource;
-  violations.add(given === undefined ? "MISSING_FIELD" : "NAME_MALFORMED", path, given, `a name as ${example}`);
+  violations.add(
+    given === undefined ? "MISSING_FIELD" : "NAME_MALFORMED",
+    path,
+    given,
+    example === SETTINGS_RESOURCE ? example : `a name as ${example}`,
+  );
   throw new ModelError(violations.list);
 }

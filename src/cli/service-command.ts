@@ -1,11 +1,11 @@
 import { type Command, Option } from "commander";
 import {
+  keyMessage,
   METHOD_MESSAGES,
   methodWord,
-  PROTOCOL_MESSAGES,
-  Protocol,
   protocolWord,
   type RealServer,
+  RemovedConnections,
   SCHEDULER_MESSAGES,
   Scheduler,
   schedulerFlagsMessage,
@@ -124,13 +124,12 @@ function withServiceOptions(command: Command): Command {
 
 function serviceMessage(key: ServiceKey, flags: ServiceFlags, realServers: RealServer[]): VirtualService {
   return {
-    name: serviceResource(key),
-    protocol: key.protocol === undefined ? Protocol.UNSPECIFIED : PROTOCOL_MESSAGES[key.protocol],
-    address: key.address ?? "",
-    port: key.port ?? 0,
+    ...keyMessage(key),
     scheduler: flags.scheduler === undefined ? Scheduler.UNSPECIFIED : SCHEDULER_MESSAGES[flags.scheduler],
     schedulerFlags: flags.schedFlags === undefined ? undefined : schedulerFlagsMessage(flags.schedFlags),
     tableSize: flags.tableSize,
+    removedConnections: RemovedConnections.UNSPECIFIED,
+    fullnatPool: "",
     realServers,
   };
 }

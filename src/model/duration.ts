@@ -1,3 +1,4 @@
+import { codeFor } from "./read.js";
 import type { Path, ViolationCode, Violations } from "./violation.js";
 
 /** Seconds. ipvsadm's MAX_TIMEOUT: 31 days. */
@@ -7,7 +8,7 @@ const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400 };
 
 /** Seconds of `900s`, `15m`, `2h` or `1d`, unless it is out of range; undefined where the text is no duration. */
 export function parseDuration(text: string): number | undefined {
-  const match = /^(\d{1,8})([smhd])$/.exec(text);
+  const match = /^(\d{1,15})([smhd])$/.exec(text);
   return match === null ? undefined : Number(match[1]) * SECONDS[match[2] as keyof typeof SECONDS];
 }
 
@@ -24,7 +25,7 @@ export function readDuration(input: unknown, path: Path, violations: Violations)
   }
   let code: ViolationCode = "DURATION_OUT_OF_RANGE";
   if (seconds === undefined) {
-    code = input === null ? "MISSING_FIELD" : "WRONG_TYPE";
+    code = codeFor(input, "string", "DURATION_MALFORMED");
   }
   violations.add(code, path, input, "a duration with its unit from 1s to 31d, as in 900s, 15m or 1h");
   return undefined;

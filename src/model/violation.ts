@@ -11,6 +11,7 @@ export const VIOLATION_CODES = [
   "DUPLICATE_POOL",
   "DUPLICATE_REAL_SERVER", // same address and port twice in one service
   "DUPLICATE_SERVICE", // same protocol, address and port, or same mark, twice
+  "DURATION_MALFORMED",
   "DURATION_OUT_OF_RANGE",
   "FAMILY_MISMATCH", // IPv4 and IPv6 in one mark rule
   "FAMILY_NOT_APPLICABLE", // only a firewall mark needs to be told its family

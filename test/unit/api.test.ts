@@ -1,15 +1,14 @@
-import { lstatSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { lstatSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
 import t from "tap";
 import {
+  AddressFamily,
   ApiClient,
-  ApiError,
   ForwardingMethod,
   Protocol,
-  type RealServer,
+  RemovedConnections,
   SCHEDULER_MESSAGES,
   Scheduler,
   SchedulerFlag,
@@ -18,93 +17,8 @@ import {
 import { FILE_DESCRIPTORS } from "../../src/api/gen/file-descriptors.js";
 import { DirectorServiceClient } from "../../src/api/gen/sluice/v1/director_service.js";
 import { ApiServer } from "../../src/api/server.js";
-import { SerialDirector } from "../../src/daemon/serial-director.js";
-import { type Change, type DesiredState, SCHEDULERS, validateDesiredState } from "../../src/model/index.js";
-import { MemoryStore } from "../../src/store/state-store.js";
-import { FakeDataPlane } from "./fake-data-plane.js";
-
-const silent = { level: "silent", debug() {}, info() {}, warn() {}, error() {} };
-
-const initial = validateDesiredState({
-  services: [
-    {
-      protocol: "tcp",
-      address: "10.0.0.100",
-      port: 80,
-      scheduler: "wrr",
-      real_servers: [
-        { address: "10.1.0.11", port: 8080, method: "nat", weight: 3 },
-        { address: "10.1.0.12", method: "dr" },
-      ],
-    },
-  ],
-});
-
-const SERVICE = "virtualServices/tcp:10.0.0.100:80";
-const REAL_SERVER = `${SERVICE}/realServers/10.1.0.11:8080`;
-
-class FailingStore extends MemoryStore {
-  override commit(_change: Change, _next: DesiredState): Promise<void> {
-    return Promise.reject(Object.assign(new Error("the disk is full"), { code: "STORE_FAILED" }));
-  }
-}
-
-async function start(
-  t: { teardown: (undo: () => Promise<void>) => void },
-  desired: DesiredState = initial,
-  failing = false,
-) {
-  const folder = mkdtempSync(join(tmpdir(), "sluice-api-"));
-  const socket = join(folder, "api.sock");
-  const dataPlane = new FakeDataPlane();
-  await dataPlane.publish(desired);
-  const store = failing ? new FailingStore(desired) : new MemoryStore(desired);
-  const director = new SerialDirector(store, dataPlane, silent);
-  const server = await ApiServer.listen(director, socket);
-  const client = new ApiClient(socket);
-  t.teardown(async () => {
-    client.close();
-    await server.close();
-    rmSync(folder, { recursive: true });
-  });
-  return { socket, folder, dataPlane, store, director, server, client };
-}
-
-function service(message: Partial<VirtualService>): VirtualService {
-  return {
-    name: "",
-    protocol: Protocol.UNSPECIFIED,
-    address: "",
-    port: 0,
-    scheduler: Scheduler.UNSPECIFIED,
-    schedulerFlags: undefined,
-    tableSize: undefined,
-    realServers: [],
-    ...message,
-  };
-}
-
-function realServer(message: Partial<RealServer>): RealServer {
-  return {
-    name: "",
-    address: "",
-    port: undefined,
-    method: ForwardingMethod.UNSPECIFIED,
-    weight: undefined,
-    ...message,
-  };
-}
-
-async function refusal(call: Promise<unknown>): Promise<{ code: string; status: string; fields: string[] }> {
-  try {
-    await call;
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    const fields = error.violations.map(({ code, field }) => `${code} ${field}`);
-    return { code: error.code, status: status[error.status], fields };
-  }
-  return { code: "OK", status: "OK", fields: [] };
-}
+import { SCHEDULERS, validateDesiredState } from "../../src/model/index.js";
+import { initial, REAL_SERVER, realServer, refusal, SERVICE, service, start } from "./api-server.js";
 
 t.test("virtual services are created, read, listed, updated and deleted", async (t) => {
   const { client, dataPlane } = await start(t);
@@ -124,6 +38,13 @@ t.test("virtual services are created, read, listed, updated and deleted", async 
     scheduler: Scheduler.MH,
     schedulerFlags: { flags: [SchedulerFlag.MH_FALLBACK] },
     tableSize: undefined,
+    fwmark: 0,
+    family: AddressFamily.UNSPECIFIED,
+    persistence: undefined,
+    onePacket: false,
+    timeouts: undefined,
+    removedConnections: RemovedConnections.UNSPECIFIED,
+    fullnatPool: "",
     realServers: [
       {
         name: "virtualServices/udp:10.0.0.100:53/realServers/10.1.0.11:53",
@@ -131,6 +52,8 @@ t.test("virtual services are created, read, listed, updated and deleted", async 
         port: 53,
         method: ForwardingMethod.TUN,
         weight: 1,
+        upperThreshold: 0,
+        lowerThreshold: 0,
       },
     ],
   });
@@ -209,6 +132,8 @@ t.test("real servers are created, read, listed, updated and deleted", async (t) 
     port: 80,
     method: ForwardingMethod.NAT,
     weight: 0,
+    upperThreshold: 0,
+    lowerThreshold: 0,
   });
   t.same(await client.getRealServer(created.name), created);
   t.equal((await client.listRealServers(SERVICE)).length, 3);
@@ -503,7 +428,17 @@ t.test("statistics are told by service and by reason", async (t) => {
   t.match(statistics, {
     name: `${SERVICE}/statistics`,
     traffic: { connections: 1n, inPackets: 1n, inBytes: 1n, outPackets: 1n, outBytes: 1n },
-    realServers: [{ realServer: REAL_SERVER, activeConnections: 2n, inactiveConnections: 3n }, {}],
+    realServers: [
+      {
+        realServer: REAL_SERVER,
+        activeConnections: 2n,
+        inactiveConnections: 3n,
+        persistentConnections: 4n,
+        overloaded: true,
+        localPortsInUse: undefined,
+      },
+      { localPortsInUse: 5n, localPorts: 10n },
+    ],
   });
   t.same(await client.listVirtualServiceStatistics(), [statistics]);
   const many = Array.from({ length: 2500 }, (_, i) => ({

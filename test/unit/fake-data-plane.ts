@@ -45,11 +45,11 @@ export class FakeDataPlane implements DataPlane {
     }
     const count = BigInt(index + 1);
     const traffic = { connections: count, inPackets: count, inBytes: count, outPackets: count, outBytes: count };
-    const realServers = service.realServers.map((realServer) => {
-      return [
-        realServerName(realServer),
-        { ...traffic, active: 2, inactive: 3, persistentConnections: 4, overloaded: index === 1 },
-      ] as const;
+    const realServers = service.realServers.map((realServer, position) => {
+      const load = { active: 2, inactive: 3, persistentConnections: 4, overloaded: position === 0 };
+      // The second one's pool is half used.
+      const ports = position === 1 ? { localPortsInUse: 5, localPorts: 10 } : {};
+      return [realServerName(realServer), { ...traffic, ...load, ...ports }] as const;
     });
     return Promise.resolve({ ...traffic, realServers: new Map(realServers) });
   }

@@ -21,6 +21,7 @@ import {
 import { Empty } from "../../google/protobuf/empty.js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { RealServer } from "./real_server.js";
+import { Settings } from "./settings.js";
 import { DropStatistics, VirtualServiceStatistics } from "./statistics.js";
 import { VirtualService } from "./virtual_service.js";
 
@@ -54,7 +55,11 @@ export interface UpdateVirtualServiceRequest {
   virtualService?:
     | VirtualService
     | undefined;
-  /** What to change: of `scheduler`, `table_size`, `real_servers`; `*` is all of them. Absent: those that are set in virtual_service. */
+  /**
+   * What to change: `scheduler`, `scheduler_flags`, `table_size`, `persistence`, `persistence.timeout`, `persistence.netmask`, `one_packet`,
+   * `timeouts`, one timeout as `timeouts.udp`, `removed_connections`, `fullnat_pool`, `real_servers`; `*` is all of them. What is named here and not
+   * set gets its default. Absent: those that are set in virtual_service.
+   */
   updateMask?: string[] | undefined;
 }
 
@@ -92,12 +97,28 @@ export interface UpdateRealServerRequest {
   realServer?:
     | RealServer
     | undefined;
-  /** What to change: of `method`, `weight`; `*` is both. Absent: those that are set in real_server. */
+  /** What to change: of `method`, `weight`, `upper_threshold`, `lower_threshold`; `*` is all of them. Absent: those that are set in real_server. */
   updateMask?: string[] | undefined;
 }
 
 export interface DeleteRealServerRequest {
   name: string;
+}
+
+export interface GetSettingsRequest {
+  /** `settings`, or nothing: there are no others. */
+  name: string;
+}
+
+export interface UpdateSettingsRequest {
+  settings?:
+    | Settings
+    | undefined;
+  /**
+   * What to change: the names of the fields, one timeout as `timeouts.udp`; `*` is all of them. What is named here and not set gets its
+   * default. Absent: those that are set in settings, of timeouts one by one.
+   */
+  updateMask?: string[] | undefined;
 }
 
 export interface GetVirtualServiceStatisticsRequest {
@@ -761,6 +782,109 @@ export const DeleteRealServerRequest: MessageFns<DeleteRealServerRequest> = {
   },
 };
 
+function createBaseGetSettingsRequest(): GetSettingsRequest {
+  return { name: "" };
+}
+
+export const GetSettingsRequest: MessageFns<GetSettingsRequest> = {
+  encode(message: GetSettingsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetSettingsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetSettingsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseUpdateSettingsRequest(): UpdateSettingsRequest {
+  return { settings: undefined, updateMask: undefined };
+}
+
+export const UpdateSettingsRequest: MessageFns<UpdateSettingsRequest> = {
+  encode(message: UpdateSettingsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.settings !== undefined) {
+      Settings.encode(message.settings, writer.uint32(10).fork()).join();
+    }
+    if (message.updateMask !== undefined) {
+      FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateSettingsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateSettingsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.settings = Settings.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.updateMask = FieldMask.unwrap(FieldMask.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseGetVirtualServiceStatisticsRequest(): GetVirtualServiceStatisticsRequest {
   return { name: "" };
 }
@@ -1070,7 +1194,7 @@ export const DirectorServiceService = {
     responseSerialize: (value: RealServer): Buffer => Buffer.from(RealServer.encode(value).finish()),
     responseDeserialize: (value: Buffer): RealServer => RealServer.decode(value),
   },
-  /** New packets of its connections are dropped from then on; to let them finish, set the weight to 0 first. */
+  /** VirtualService.removed_connections says what its connections get; to let them finish whatever that is, set the weight to 0 first. */
   deleteRealServer: {
     path: "/sluice.v1.DirectorService/DeleteRealServer" as const,
     requestStream: false as const,
@@ -1080,6 +1204,25 @@ export const DirectorServiceService = {
     requestDeserialize: (value: Buffer): DeleteRealServerRequest => DeleteRealServerRequest.decode(value),
     responseSerialize: (value: Empty): Buffer => Buffer.from(Empty.encode(value).finish()),
     responseDeserialize: (value: Buffer): Empty => Empty.decode(value),
+  },
+  getSettings: {
+    path: "/sluice.v1.DirectorService/GetSettings" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetSettingsRequest): Buffer => Buffer.from(GetSettingsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetSettingsRequest => GetSettingsRequest.decode(value),
+    responseSerialize: (value: Settings): Buffer => Buffer.from(Settings.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Settings => Settings.decode(value),
+  },
+  updateSettings: {
+    path: "/sluice.v1.DirectorService/UpdateSettings" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateSettingsRequest): Buffer =>
+      Buffer.from(UpdateSettingsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateSettingsRequest => UpdateSettingsRequest.decode(value),
+    responseSerialize: (value: Settings): Buffer => Buffer.from(Settings.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Settings => Settings.decode(value),
   },
   getVirtualServiceStatistics: {
     path: "/sluice.v1.DirectorService/GetVirtualServiceStatistics" as const,
@@ -1133,8 +1276,10 @@ export interface DirectorServiceServer extends UntypedServiceImplementation {
   /** In order of name. */
   listRealServers: handleUnaryCall<ListRealServersRequest, ListRealServersResponse>;
   updateRealServer: handleUnaryCall<UpdateRealServerRequest, RealServer>;
-  /** New packets of its connections are dropped from then on; to let them finish, set the weight to 0 first. */
+  /** VirtualService.removed_connections says what its connections get; to let them finish whatever that is, set the weight to 0 first. */
   deleteRealServer: handleUnaryCall<DeleteRealServerRequest, Empty>;
+  getSettings: handleUnaryCall<GetSettingsRequest, Settings>;
+  updateSettings: handleUnaryCall<UpdateSettingsRequest, Settings>;
   getVirtualServiceStatistics: handleUnaryCall<GetVirtualServiceStatisticsRequest, VirtualServiceStatistics>;
   /** In order of name. Each page is read when it is asked for. */
   listVirtualServiceStatistics: handleUnaryCall<
@@ -1284,7 +1429,7 @@ export interface DirectorServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RealServer) => void,
   ): ClientUnaryCall;
-  /** New packets of its connections are dropped from then on; to let them finish, set the weight to 0 first. */
+  /** VirtualService.removed_connections says what its connections get; to let them finish whatever that is, set the weight to 0 first. */
   deleteRealServer(
     request: DeleteRealServerRequest,
     callback: (error: ServiceError | null, response: Empty) => void,
@@ -1299,6 +1444,36 @@ export interface DirectorServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Empty) => void,
+  ): ClientUnaryCall;
+  getSettings(
+    request: GetSettingsRequest,
+    callback: (error: ServiceError | null, response: Settings) => void,
+  ): ClientUnaryCall;
+  getSettings(
+    request: GetSettingsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Settings) => void,
+  ): ClientUnaryCall;
+  getSettings(
+    request: GetSettingsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Settings) => void,
+  ): ClientUnaryCall;
+  updateSettings(
+    request: UpdateSettingsRequest,
+    callback: (error: ServiceError | null, response: Settings) => void,
+  ): ClientUnaryCall;
+  updateSettings(
+    request: UpdateSettingsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Settings) => void,
+  ): ClientUnaryCall;
+  updateSettings(
+    request: UpdateSettingsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Settings) => void,
   ): ClientUnaryCall;
   getVirtualServiceStatistics(
     request: GetVirtualServiceStatisticsRequest,

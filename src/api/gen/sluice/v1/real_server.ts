@@ -73,18 +73,37 @@ export interface RealServer {
   name: string;
   /** RIP: a unicast IPv4 address. (IPv6 is refused with UNSUPPORTED_ADDRESS_FAMILY until the data plane forwards it.) */
   address: string;
-  /** RPORT, 1 to 65535. Default: the service's port, which is the only one that dr and tun can have. */
+  /**
+   * RPORT, 1 to 65535. Default: the service's port, which is the only one that dr and tun can have. In a service of every port, and by default
+   * in one of a fwmark, it is 0: the port that the client asked for.
+   */
   port?:
     | number
     | undefined;
   /** A change is for new connections; those there are keep theirs. */
   method: ForwardingMethod;
   /** Share of new connections, 0 to 65535. Default: 1. 0 quiesces: no new connections, those there are stay. */
-  weight?: number | undefined;
+  weight?:
+    | number
+    | undefined;
+  /** Connections, active and inactive, from which on it takes no new ones, 0 to 2147483647. Default: 0, any number. */
+  upperThreshold?:
+    | number
+    | undefined;
+  /** Connections below which it takes new ones again; at most upper_threshold. Default: 0, three quarters of upper_threshold. */
+  lowerThreshold?: number | undefined;
 }
 
 function createBaseRealServer(): RealServer {
-  return { name: "", address: "", port: undefined, method: ForwardingMethod.UNSPECIFIED, weight: undefined };
+  return {
+    name: "",
+    address: "",
+    port: undefined,
+    method: ForwardingMethod.UNSPECIFIED,
+    weight: undefined,
+    upperThreshold: undefined,
+    lowerThreshold: undefined,
+  };
 }
 
 export const RealServer: MessageFns<RealServer> = {
@@ -103,6 +122,12 @@ export const RealServer: MessageFns<RealServer> = {
     }
     if (message.weight !== undefined) {
       writer.uint32(40).int32(message.weight);
+    }
+    if (message.upperThreshold !== undefined) {
+      writer.uint32(48).int32(message.upperThreshold);
+    }
+    if (message.lowerThreshold !== undefined) {
+      writer.uint32(56).int32(message.lowerThreshold);
     }
     return writer;
   },
@@ -158,6 +183,22 @@ export const RealServer: MessageFns<RealServer> = {
             }
 
             message.weight = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.upperThreshold = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.lowerThreshold = reader.int32();
             continue;
           }
         }

@@ -29,10 +29,17 @@ export interface RealServerStatistics {
   traffic?:
     | Traffic
     | undefined;
-  /** Connections in IPVS's states SYN_SENT, SYN_RECV and ESTABLISHED. */
+  /** Connections in IPVS's states SYN_SENT, SYN_RECV and ESTABLISHED; of SCTP in ESTABLISHED. */
   activeConnections: bigint;
   /** All others in the table, of UDP all. */
   inactiveConnections: bigint;
+  /** Clients that persistence keeps here: templates in the table. */
+  persistentConnections: bigint;
+  /** Whether it takes no new connections, its upper_threshold having been reached. */
+  overloaded: boolean;
+  /** With fullnat alone: pairs of local address and port that its connections hold, and how many its pool has for it. */
+  localPortsInUse?: bigint | undefined;
+  localPorts?: bigint | undefined;
 }
 
 /** What a virtual service has carried. */
@@ -166,7 +173,16 @@ export const Traffic: MessageFns<Traffic> = {
 };
 
 function createBaseRealServerStatistics(): RealServerStatistics {
-  return { realServer: "", traffic: undefined, activeConnections: 0n, inactiveConnections: 0n };
+  return {
+    realServer: "",
+    traffic: undefined,
+    activeConnections: 0n,
+    inactiveConnections: 0n,
+    persistentConnections: 0n,
+    overloaded: false,
+    localPortsInUse: undefined,
+    localPorts: undefined,
+  };
 }
 
 export const RealServerStatistics: MessageFns<RealServerStatistics> = {
@@ -188,6 +204,27 @@ export const RealServerStatistics: MessageFns<RealServerStatistics> = {
         throw new globalThis.Error("value provided for field message.inactiveConnections of type int64 too large");
       }
       writer.uint32(32).int64(message.inactiveConnections);
+    }
+    if (message.persistentConnections !== 0n) {
+      if (BigInt.asIntN(64, message.persistentConnections) !== message.persistentConnections) {
+        throw new globalThis.Error("value provided for field message.persistentConnections of type int64 too large");
+      }
+      writer.uint32(40).int64(message.persistentConnections);
+    }
+    if (message.overloaded !== false) {
+      writer.uint32(48).bool(message.overloaded);
+    }
+    if (message.localPortsInUse !== undefined) {
+      if (BigInt.asIntN(64, message.localPortsInUse) !== message.localPortsInUse) {
+        throw new globalThis.Error("value provided for field message.localPortsInUse of type int64 too large");
+      }
+      writer.uint32(56).int64(message.localPortsInUse);
+    }
+    if (message.localPorts !== undefined) {
+      if (BigInt.asIntN(64, message.localPorts) !== message.localPorts) {
+        throw new globalThis.Error("value provided for field message.localPorts of type int64 too large");
+      }
+      writer.uint32(64).int64(message.localPorts);
     }
     return writer;
   },
@@ -235,6 +272,38 @@ export const RealServerStatistics: MessageFns<RealServerStatistics> = {
             }
 
             message.inactiveConnections = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.persistentConnections = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.overloaded = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.localPortsInUse = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.localPorts = reader.int64() as bigint;
             continue;
           }
         }

@@ -6,7 +6,9 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { Duration } from "../../google/protobuf/duration.js";
 import { RealServer } from "./real_server.js";
+import { Timeouts } from "./timeouts.js";
 
 export const protobufPackage = "sluice.v1";
 
@@ -53,6 +55,96 @@ export function protocolToNumber(object: Protocol): number {
     case Protocol.SCTP:
       return 3;
     case Protocol.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+export enum AddressFamily {
+  UNSPECIFIED = "ADDRESS_FAMILY_UNSPECIFIED",
+  IPV4 = "ADDRESS_FAMILY_IPV4",
+  /** IPV6 - Refused with UNSUPPORTED_ADDRESS_FAMILY until the data plane forwards it. */
+  IPV6 = "ADDRESS_FAMILY_IPV6",
+  UNRECOGNIZED = "UNRECOGNIZED",
+}
+
+export function addressFamilyFromJSON(object: any): AddressFamily {
+  switch (object) {
+    case 0:
+    case "ADDRESS_FAMILY_UNSPECIFIED":
+      return AddressFamily.UNSPECIFIED;
+    case 1:
+    case "ADDRESS_FAMILY_IPV4":
+      return AddressFamily.IPV4;
+    case 2:
+    case "ADDRESS_FAMILY_IPV6":
+      return AddressFamily.IPV6;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return AddressFamily.UNRECOGNIZED;
+  }
+}
+
+export function addressFamilyToNumber(object: AddressFamily): number {
+  switch (object) {
+    case AddressFamily.UNSPECIFIED:
+      return 0;
+    case AddressFamily.IPV4:
+      return 1;
+    case AddressFamily.IPV6:
+      return 2;
+    case AddressFamily.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** What the connections of a real server get that is taken out of its service. */
+export enum RemovedConnections {
+  /** UNSPECIFIED - DROP, or RESET where Settings.expire_nodest_conn is 1. */
+  UNSPECIFIED = "REMOVED_CONNECTIONS_UNSPECIFIED",
+  /** DROP - Their packets are dropped until they time out or the real server is added again. */
+  DROP = "REMOVED_CONNECTIONS_DROP",
+  /** KEEP - They go on until they close. */
+  KEEP = "REMOVED_CONNECTIONS_KEEP",
+  /** RESET - They end with their next packet: TCP is reset, UDP scheduled afresh. */
+  RESET = "REMOVED_CONNECTIONS_RESET",
+  UNRECOGNIZED = "UNRECOGNIZED",
+}
+
+export function removedConnectionsFromJSON(object: any): RemovedConnections {
+  switch (object) {
+    case 0:
+    case "REMOVED_CONNECTIONS_UNSPECIFIED":
+      return RemovedConnections.UNSPECIFIED;
+    case 1:
+    case "REMOVED_CONNECTIONS_DROP":
+      return RemovedConnections.DROP;
+    case 2:
+    case "REMOVED_CONNECTIONS_KEEP":
+      return RemovedConnections.KEEP;
+    case 3:
+    case "REMOVED_CONNECTIONS_RESET":
+      return RemovedConnections.RESET;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return RemovedConnections.UNRECOGNIZED;
+  }
+}
+
+export function removedConnectionsToNumber(object: RemovedConnections): number {
+  switch (object) {
+    case RemovedConnections.UNSPECIFIED:
+      return 0;
+    case RemovedConnections.DROP:
+      return 1;
+    case RemovedConnections.KEEP:
+      return 2;
+    case RemovedConnections.RESET:
+      return 3;
+    case RemovedConnections.UNRECOGNIZED:
     default:
       return -1;
   }
@@ -247,19 +339,36 @@ export interface SchedulerFlags {
   flags: SchedulerFlag[];
 }
 
+/** A client's connections keep the real server that its first one got. */
+export interface Persistence {
+  /** How long after the last new connection: whole seconds, 1 to 2678400 (31 days). Default: 360 s, as ipvsadm has it. */
+  timeout?:
+    | Duration
+    | undefined;
+  /** Which bits of its address make a client one of its own: an IPv4 mask as `255.255.255.0`, or for IPv6 a prefix length as `64`. Default: all. */
+  netmask: string;
+}
+
 /**
- * An address, port and protocol that the director balances over real servers.
+ * What the director balances over real servers: packets to an address and port, or with a firewall mark.
  *
- * The three identify it and are in its name, so they cannot be changed: delete the service and create another.
+ * Protocol, address and port, or fwmark and family, identify it and are in its name, so they cannot be changed: delete the service and create
+ * another. A packet belongs to the service of its mark; without one, to that of its address and port, then to that of its address and port 0.
  */
 export interface VirtualService {
-  /** `virtualServices/tcp:10.0.0.100:80`, `virtualServices/udp:[2001:db8::1]:53`. Made of protocol, address and port; ignored in Create. */
+  /**
+   * `virtualServices/tcp:10.0.0.100:80`, `virtualServices/udp:[2001:db8::1]:53`, `virtualServices/fwmark:1`, with IPv6
+   * `virtualServices/fwmark6:1`. Made of what identifies it; ignored in Create.
+   */
   name: string;
+  /** Required unless there is a fwmark; with one it must be absent, as must address and port. */
   protocol: Protocol;
   /** VIP: a unicast IPv4 address. (IPv6 is refused with UNSUPPORTED_ADDRESS_FAMILY until the data plane forwards it.) */
   address: string;
-  /** VPORT, 1 to 65535. */
-  port: number;
+  /** VPORT, 1 to 65535; 0: every port that no other service of the address has. */
+  port?:
+    | number
+    | undefined;
   /** Default: mh. */
   scheduler: Scheduler;
   /**
@@ -279,7 +388,26 @@ export interface VirtualService {
    * Those of the scheduler. Default with mh and sh: its fallback, so that quiescing a real server refuses no client; IPVS's own default is the empty set.
    * With other schedulers it must be absent or empty.
    */
-  schedulerFlags?: SchedulerFlags | undefined;
+  schedulerFlags?:
+    | SchedulerFlags
+    | undefined;
+  /** Mark of packets of any protocol, address and port; Settings.marks says which packets have it. 1 to 4294967295; absent: 0. */
+  fwmark: number;
+  /** With fwmark alone. Default: IPv4. */
+  family: AddressFamily;
+  /** Absent: every connection is scheduled by itself. */
+  persistence?:
+    | Persistence
+    | undefined;
+  /** Every UDP packet is scheduled by itself. Only with udp, or a fwmark, whose UDP packets it is about then. Default: false. */
+  onePacket?:
+    | boolean
+    | undefined;
+  /** Those that are not the director's; only of the service's protocol. */
+  timeouts?: Timeouts | undefined;
+  removedConnections: RemovedConnections;
+  /** The one of Settings.fullnat_pools that its fullnat real servers take local addresses from. Absent: Settings.fullnat. */
+  fullnatPool: string;
 }
 
 function createBaseSchedulerFlags(): SchedulerFlags {
@@ -342,16 +470,80 @@ export const SchedulerFlags: MessageFns<SchedulerFlags> = {
   },
 };
 
+function createBasePersistence(): Persistence {
+  return { timeout: undefined, netmask: "" };
+}
+
+export const Persistence: MessageFns<Persistence> = {
+  encode(message: Persistence, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeout !== undefined) {
+      Duration.encode(message.timeout, writer.uint32(10).fork()).join();
+    }
+    if (message.netmask !== "") {
+      writer.uint32(18).string(message.netmask);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Persistence {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePersistence();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timeout = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.netmask = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseVirtualService(): VirtualService {
   return {
     name: "",
     protocol: Protocol.UNSPECIFIED,
     address: "",
-    port: 0,
+    port: undefined,
     scheduler: Scheduler.UNSPECIFIED,
     tableSize: undefined,
     realServers: [],
     schedulerFlags: undefined,
+    fwmark: 0,
+    family: AddressFamily.UNSPECIFIED,
+    persistence: undefined,
+    onePacket: undefined,
+    timeouts: undefined,
+    removedConnections: RemovedConnections.UNSPECIFIED,
+    fullnatPool: "",
   };
 }
 
@@ -366,7 +558,7 @@ export const VirtualService: MessageFns<VirtualService> = {
     if (message.address !== "") {
       writer.uint32(26).string(message.address);
     }
-    if (message.port !== 0) {
+    if (message.port !== undefined) {
       writer.uint32(32).int32(message.port);
     }
     if (message.scheduler !== Scheduler.UNSPECIFIED) {
@@ -380,6 +572,27 @@ export const VirtualService: MessageFns<VirtualService> = {
     }
     if (message.schedulerFlags !== undefined) {
       SchedulerFlags.encode(message.schedulerFlags, writer.uint32(66).fork()).join();
+    }
+    if (message.fwmark !== 0) {
+      writer.uint32(72).uint32(message.fwmark);
+    }
+    if (message.family !== AddressFamily.UNSPECIFIED) {
+      writer.uint32(80).int32(addressFamilyToNumber(message.family));
+    }
+    if (message.persistence !== undefined) {
+      Persistence.encode(message.persistence, writer.uint32(90).fork()).join();
+    }
+    if (message.onePacket !== undefined) {
+      writer.uint32(96).bool(message.onePacket);
+    }
+    if (message.timeouts !== undefined) {
+      Timeouts.encode(message.timeouts, writer.uint32(106).fork()).join();
+    }
+    if (message.removedConnections !== RemovedConnections.UNSPECIFIED) {
+      writer.uint32(112).int32(removedConnectionsToNumber(message.removedConnections));
+    }
+    if (message.fullnatPool !== "") {
+      writer.uint32(122).string(message.fullnatPool);
     }
     return writer;
   },
@@ -459,6 +672,62 @@ export const VirtualService: MessageFns<VirtualService> = {
             }
 
             message.schedulerFlags = SchedulerFlags.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.fwmark = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.family = addressFamilyFromJSON(reader.int32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.persistence = Persistence.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.onePacket = reader.bool();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.timeouts = Timeouts.decode(reader, reader.uint32());
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.removedConnections = removedConnectionsFromJSON(reader.int32());
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.fullnatPool = reader.string();
             continue;
           }
         }
