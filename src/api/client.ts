@@ -19,6 +19,13 @@ import type { Settings } from "./gen/sluice/v1/settings.js";
 import type { DropStatistics, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import type { VirtualService } from "./gen/sluice/v1/virtual_service.js";
 
+export {
+  camel,
+  durationMessage,
+  plainPersistenceOf,
+  plainTimeoutsOf,
+  timeoutsMessage,
+} from "./duration-messages.js";
 export { ForwardingMethod, type RealServer } from "./gen/sluice/v1/real_server.js";
 export type { FullnatPool, MarkRule, PortRange, Settings } from "./gen/sluice/v1/settings.js";
 export type {
@@ -44,6 +51,8 @@ export {
   METHOD_MESSAGES,
   methodWord,
   PROTOCOL_MESSAGES,
+  plainRealServerOf,
+  plainServiceOf,
   protocolWord,
   REMOVED_CONNECTIONS_MESSAGES,
   removedConnectionsWord,
@@ -53,6 +62,7 @@ export {
   schedulerWord,
 } from "./messages.js";
 export { realServerResource, serviceResource, statisticsResource } from "./names.js";
+export { plainMarkRuleOf, plainPoolOf } from "./settings-messages.js";
 
 /** What a call failed with. `code` is the stable code of the daemon's error (ErrorInfo.reason), or says why there is none. */
 export class ApiError extends Error {

@@ -82,7 +82,7 @@ export function plainSettings({ settings, timeouts, marks, fullnat, pools }: Dir
   };
 }
 
-function plainMarkRuleOf(message: MarkRuleMessage): Readonly<Record<string, unknown>> {
+export function plainMarkRuleOf(message: MarkRuleMessage): Readonly<Record<string, unknown>> {
   const { mark, family, protocol, source, destination, sourcePorts, destinationPorts } = message;
   return {
     mark: mark === 0 ? undefined : mark,
@@ -100,7 +100,11 @@ function plainPortRangeOf(message: PortRangeMessage | undefined): string | undef
 }
 
 /** The default pool has no name, and one that has none is refused where it needs one. */
-function plainPoolOf({ name, localAddresses, localPorts }: FullnatPoolMessage): Readonly<Record<string, unknown>> {
+export function plainPoolOf({
+  name,
+  localAddresses,
+  localPorts,
+}: FullnatPoolMessage): Readonly<Record<string, unknown>> {
   return {
     ...(name === "" ? {} : { name }),
     local_addresses: localAddresses,

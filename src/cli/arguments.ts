@@ -18,7 +18,7 @@ import {
 export function serviceArgument(text: string): ServiceKey {
   const key = parseServiceName(text);
   if (key === undefined) {
-    throw new InvalidArgumentError("A service is PROTOCOL:ADDRESS:PORT, as tcp:10.0.0.100:80.");
+    throw new InvalidArgumentError("A service is PROTOCOL:ADDRESS:PORT, as tcp:10.0.0.100:80, or fwmark:MARK.");
   }
   return key;
 }
@@ -33,10 +33,32 @@ export function realServerArgument(text: string): RealServerKey {
 
 export function integerArgument(text: string): number {
   // What a protobuf int32 can hold, so that the daemon gets to see and judge it.
-  if (!/^-?\d{1,9}$/.test(text)) {
+  if (!/^-?\d{1,10}$/.test(text) || Math.abs(Number(text)) >= 2 ** 31) {
     throw new InvalidArgumentError("It takes a whole number.");
   }
   return Number(text);
+}
+
+export function markArgument(text: string): number {
+  // What a protobuf uint32 can hold.
+  if (!/^\d{1,10}$/.test(text) || Number(text) >= 2 ** 32) {
+    throw new InvalidArgumentError("It takes a mark from 1 to 4294967295.");
+  }
+  return Number(text);
+}
+
+/** `80`, `1024-32767`. */
+export function portRangeArgument(text: string): { readonly first: number; readonly last: number } {
+  const [, first, last = first] = /^(\d{1,9})(?:-(\d{1,9}))?$/.exec(text) ?? [];
+  if (first === undefined) {
+    throw new InvalidArgumentError("It takes a port, or FIRST-LAST.");
+  }
+  return { first: Number(first), last: Number(last) };
+}
+
+/** Words with commas between them. */
+export function listArgument(text: string): readonly string[] {
+  return text.split(",");
 }
 
 /** `mh-fallback,mh-port`; `none` for the empty set. */
@@ -56,21 +78,25 @@ export interface RealServerSpecification {
   readonly port: number | undefined;
   readonly method: ForwardingMethod;
   readonly weight: number | undefined;
+  readonly upperThreshold: number | undefined;
+  readonly lowerThreshold: number | undefined;
 }
 
-/** `ADDRESS[:PORT],METHOD[,WEIGHT]`, gathered over several options of the same name. */
+/** `ADDRESS[:PORT],METHOD[,WEIGHT[,UPPER[,LOWER]]]`, gathered over several options of the same name. */
 export function realServerSpecification(
   text: string,
   before: readonly RealServerSpecification[] | undefined,
 ): readonly RealServerSpecification[] {
-  const [endpoint = "", word, weight, ...rest] = text.split(",");
+  const [endpoint = "", word, ...numbers] = text.split(",");
   const key = parseRealServerName(endpoint);
   const address = key?.address ?? parseAddress(endpoint)?.address;
   const method = FORWARDING_METHODS.find((m) => m === word);
-  if (address === undefined || method === undefined || rest.length > 0) {
+  if (address === undefined || method === undefined || numbers.length > 3) {
     const methods = FORWARDING_METHODS.join(", ");
-    throw new InvalidArgumentError(`It takes ADDRESS[:PORT],METHOD[,WEIGHT] with a METHOD of ${methods}.`);
+    throw new InvalidArgumentError(
+      `It takes ADDRESS[:PORT],METHOD[,WEIGHT[,UPPER[,LOWER]]] with a METHOD of ${methods}.`,
+    );
   }
-  const one = { address, port: key?.port, method, weight: weight === undefined ? undefined : integerArgument(weight) };
-  return [...(before ?? []), one];
+  const [weight, upperThreshold, lowerThreshold] = numbers.map(integerArgument);
+  return [...(before ?? []), { address, port: key?.port, method, weight, upperThreshold, lowerThreshold }];
 }

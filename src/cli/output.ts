@@ -23,6 +23,16 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
   return `${lines.map(format).join("\n")}\n`;
 }
 
+/** Without the columns that are empty in every row: few services have options, few real servers thresholds. */
+export function tableOfUsed(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
+  const used = columns.map((_, i) => rows.length === 0 || rows.some((cells) => cells[i] !== ""));
+  const isUsed = (_: unknown, i: number): boolean => used[i] === true;
+  return table(
+    columns.filter(isUsed),
+    rows.map((cells) => cells.filter(isUsed)),
+  );
+}
+
 /** Indented JSON. Counters are numbers: exact up to 2^53. */
 export function json(value: unknown): string {
   return `${JSON.stringify(value, (_, member: unknown) => (typeof member === "bigint" ? Number(member) : member), 2)}\n`;

@@ -3,8 +3,11 @@ import { Command } from "commander";
 import { registerRealServerCommand } from "../real-server/command.js";
 import { registerCheckCommand } from "./check-command.js";
 import { registerDaemonCommands } from "./daemon-commands.js";
+import { registerMarkCommand } from "./mark-command.js";
+import { registerPoolCommand } from "./pool-command.js";
 import { registerRealCommand } from "./real-command.js";
 import { registerServiceCommand } from "./service-command.js";
+import { registerSettingsCommands } from "./settings-command.js";
 import { registerStatsCommand } from "./stats-command.js";
 
 /** The command line of `sluice`. Parsing throws a CommanderError for usage errors and for --help and --version. */
@@ -28,6 +31,8 @@ Examples:
   sluice service list
   sluice real update tcp:10.0.0.100:80 10.1.0.11:8080 --weight 5
   sluice real drain tcp:10.0.0.100:80 10.1.0.12:8080
+  sluice settings set conn_reuse_mode=0
+  sluice timeouts set tcp_established=2h
   sluice stats --output json
 
 Environment:
@@ -46,6 +51,9 @@ Exit status:
   registerCheckCommand(program);
   registerServiceCommand(program);
   registerRealCommand(program);
+  registerMarkCommand(program);
+  registerPoolCommand(program);
+  registerSettingsCommands(program);
   registerStatsCommand(program);
   registerRealServerCommand(program);
   return program;

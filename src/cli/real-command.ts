@@ -10,12 +10,14 @@ import {
 import { FORWARDING_METHODS, type ForwardingMethod, type RealServerKey, type ServiceKey } from "../model/index.js";
 import { integerArgument, realServerArgument, serviceArgument } from "./arguments.js";
 import { addClientOptions, type ClientFlags, withClient } from "./instance.js";
-import { json, type OutputFormat, print } from "./output.js";
-import { plainRealServer, realServerTable } from "./service-command.js";
+import { SERVICE_HELP } from "./service-command.js";
+import { printRealServer, printRealServers } from "./service-output.js";
 
 interface RealServerFlags extends ClientFlags {
   readonly method?: ForwardingMethod;
   readonly weight?: number;
+  readonly upperThreshold?: number;
+  readonly lowerThreshold?: number;
 }
 
 /** Adds `sluice real list|get|create|update|drain|delete`. */
@@ -26,8 +28,7 @@ export function registerRealCommand(program: Command): void {
     takingService(command.command("list").description("a service's real servers, in order of name")),
   ).action(async (service: ServiceKey, flags: ClientFlags) => {
     await withClient(flags, async (client) => {
-      const realServers = await client.listRealServers(serviceResource(service));
-      print(flags.output === "json" ? json(realServers.map(plainRealServer)) : realServerTable(realServers));
+      printRealServers(await client.listRealServers(serviceResource(service)), flags.output);
     });
   });
 
@@ -39,7 +40,7 @@ export function registerRealCommand(program: Command): void {
     },
   );
 
-  addClientOptions(takingBoth(command.command("create").description("add a real server to a service")))
+  addClientOptions(withThresholds(takingBoth(command.command("create").description("add a real server to a service"))))
     .addOption(methodOption().makeOptionMandatory())
     .addOption(weightOption("share of new connections, 0 to 65535 (default: 1)"))
     .addHelpText("after", "\nExample:\n  sluice real create tcp:10.0.0.100:80 10.1.0.13:8080 --method nat --weight 2")
@@ -50,13 +51,17 @@ export function registerRealCommand(program: Command): void {
       });
     });
 
-  addClientOptions(takingBoth(command.command("update").description("change a real server's weight or method")))
+  addClientOptions(
+    withThresholds(
+      takingBoth(command.command("update").description("change a real server's weight, method or thresholds")),
+    ),
+  )
     .addOption(methodOption())
     .addOption(weightOption("share of new connections, 0 to 65535"))
     .addHelpText("after", "\nExample:\n  sluice real update tcp:10.0.0.100:80 10.1.0.13:8080 --weight 5")
     .action(async (service: ServiceKey, realServer: RealServerKey, flags: RealServerFlags, self: Command) => {
-      if (flags.method === undefined && flags.weight === undefined) {
-        self.error("error: nothing to change: give --weight or --method");
+      if (maskOf(flags).length === 0) {
+        self.error("error: nothing to change: give --weight, --method, --upper-threshold or --lower-threshold");
       }
       await withClient(flags, (client) => update(client, service, realServer, flags));
     });
@@ -68,7 +73,11 @@ export function registerRealCommand(program: Command): void {
   });
 
   addClientOptions(
-    takingBoth(command.command("delete").description("remove a real server; its connections end")),
+    takingBoth(
+      command
+        .command("delete")
+        .description("remove a real server; --removed-connections of its service says what its connections get"),
+    ),
   ).action(async (service: ServiceKey, realServer: RealServerKey, flags: ClientFlags) => {
     await withClient(flags, async (client) => {
       await client.deleteRealServer(realServerResource(service, realServer));
@@ -77,11 +86,25 @@ export function registerRealCommand(program: Command): void {
 }
 
 function takingService(command: Command): Command {
-  return command.argument("<service>", "PROTOCOL:ADDRESS:PORT, as tcp:10.0.0.100:80", serviceArgument);
+  return command.argument("<service>", SERVICE_HELP, serviceArgument);
 }
 
 function takingBoth(command: Command): Command {
-  return takingService(command).argument("<real-server>", "ADDRESS:PORT, as 10.1.0.11:8080", realServerArgument);
+  return takingService(command).argument(
+    "<real-server>",
+    "ADDRESS:PORT, as 10.1.0.11:8080; port 0: the one that the client asked for",
+    realServerArgument,
+  );
+}
+
+function withThresholds(command: Command): Command {
+  return command
+    .option("--upper-threshold <n>", "connections from which on it takes no new ones; 0: any number", integerArgument)
+    .option(
+      "--lower-threshold <n>",
+      "connections below which it takes new ones again; 0: three quarters of the upper one",
+      integerArgument,
+    );
 }
 
 function methodOption(): Option {
@@ -98,8 +121,18 @@ async function update(
   realServer: RealServerKey,
   flags: RealServerFlags,
 ): Promise<void> {
-  const mask = [...(flags.method === undefined ? [] : ["method"]), ...(flags.weight === undefined ? [] : ["weight"])];
-  printRealServer(await client.updateRealServer(realServerMessage(service, realServer, flags), mask), flags.output);
+  const message = realServerMessage(service, realServer, flags);
+  printRealServer(await client.updateRealServer(message, maskOf(flags)), flags.output);
+}
+
+/** The fields that are to change. */
+function maskOf({ method, weight, upperThreshold, lowerThreshold }: RealServerFlags): string[] {
+  return [
+    ...(method === undefined ? [] : ["method"]),
+    ...(weight === undefined ? [] : ["weight"]),
+    ...(upperThreshold === undefined ? [] : ["upper_threshold"]),
+    ...(lowerThreshold === undefined ? [] : ["lower_threshold"]),
+  ];
 }
 
 function realServerMessage(service: ServiceKey, realServer: RealServerKey, flags: RealServerFlags): RealServer {
@@ -109,9 +142,7 @@ function realServerMessage(service: ServiceKey, realServer: RealServerKey, flags
     port: realServer.port,
     method: flags.method === undefined ? MethodMessage.UNSPECIFIED : METHOD_MESSAGES[flags.method],
     weight: flags.weight,
+    upperThreshold: flags.upperThreshold,
+    lowerThreshold: flags.lowerThreshold,
   };
-}
-
-function printRealServer(realServer: RealServer, output: OutputFormat): void {
-  print(output === "json" ? json(plainRealServer(realServer)) : realServerTable([realServer]));
 }

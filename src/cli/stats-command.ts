@@ -1,17 +1,24 @@
 import type { Command } from "commander";
-import { type DropStatistics, statisticsResource, type Traffic, type VirtualServiceStatistics } from "../api/client.js";
+import {
+  type DropStatistics,
+  type RealServerStatistics,
+  statisticsResource,
+  type Traffic,
+  type VirtualServiceStatistics,
+} from "../api/client.js";
 import type { ServiceKey } from "../model/index.js";
 import { serviceArgument } from "./arguments.js";
 import { addClientOptions, type ClientFlags, withClient } from "./instance.js";
-import { json, print, table } from "./output.js";
-import { shortName } from "./service-command.js";
+import { json, print, table, tableOfUsed } from "./output.js";
+import { SERVICE_HELP } from "./service-command.js";
+import { shortName } from "./service-output.js";
 
 /** Adds `sluice stats`. */
 export function registerStatsCommand(program: Command): void {
   addClientOptions(
     program.command("stats").description("what services and real servers have carried, and what was dropped"),
   )
-    .argument("[service]", "only this one: PROTOCOL:ADDRESS:PORT", serviceArgument)
+    .argument("[service]", `only this one: ${SERVICE_HELP}`, serviceArgument)
     .action(async (service: ServiceKey | undefined, flags: ClientFlags) => {
       await withClient(flags, async (client) => {
         const services =
@@ -47,37 +54,76 @@ function plainStatistics(statistics: VirtualServiceStatistics): object {
   return {
     name: serviceOf(statistics),
     ...plainTraffic(statistics.traffic),
-    real_servers: statistics.realServers.map(({ realServer, traffic, activeConnections, inactiveConnections }) => ({
-      name: shortName(realServer),
-      active_connections: activeConnections,
-      inactive_connections: inactiveConnections,
-      ...plainTraffic(traffic),
+    real_servers: statistics.realServers.map((counted) => ({
+      name: shortName(counted.realServer),
+      active_connections: counted.activeConnections,
+      inactive_connections: counted.inactiveConnections,
+      persistent_connections: counted.persistentConnections,
+      overloaded: counted.overloaded,
+      ...(counted.localPorts === undefined
+        ? {}
+        : { local_ports_in_use: counted.localPortsInUse, local_ports: counted.localPorts }),
+      ...plainTraffic(counted.traffic),
     })),
   };
 }
 
-const NUMBERS = ["ACTIVE", "INACTIVE", "CONNECTIONS", "IN PACKETS", "IN BYTES", "OUT PACKETS", "OUT BYTES"];
+const NUMBERS = [
+  "ACTIVE",
+  "INACTIVE",
+  "PERSISTENT",
+  "CONNECTIONS",
+  "IN PACKETS",
+  "IN BYTES",
+  "OUT PACKETS",
+  "OUT BYTES",
+];
 
 /** A line a service, and below it one for each real server. */
 function statisticsTable(services: readonly VirtualServiceStatistics[]): string {
-  const columns = [{ title: "SERVICE" }, ...NUMBERS.map((title) => ({ title, right: true }))];
+  const columns = [
+    { title: "SERVICE" },
+    ...NUMBERS.map((title) => ({ title, right: true })),
+    { title: "LOCAL PORTS", right: true },
+    { title: "OVERLOADED" },
+  ];
   const rows = services.flatMap((statistics) => {
     const { traffic, realServers } = statistics;
-    const active = realServers.reduce((sum, { activeConnections }) => sum + activeConnections, 0n);
-    const inactive = realServers.reduce((sum, { inactiveConnections }) => sum + inactiveConnections, 0n);
+    const sum = (countOf: (counted: RealServerStatistics) => bigint): bigint =>
+      realServers.reduce((total, counted) => total + countOf(counted), 0n);
+    const totals = {
+      activeConnections: sum(({ activeConnections }) => activeConnections),
+      inactiveConnections: sum(({ inactiveConnections }) => inactiveConnections),
+      persistentConnections: sum(({ persistentConnections }) => persistentConnections),
+    };
     return [
-      [serviceOf(statistics), ...numbers(active, inactive, traffic)],
+      [serviceOf(statistics), ...numbers(totals, traffic), "", ""],
       ...realServers.map((counted) => [
         `  ${shortName(counted.realServer)}`,
-        ...numbers(counted.activeConnections, counted.inactiveConnections, counted.traffic),
+        ...numbers(counted, counted.traffic),
+        localPorts(counted),
+        counted.overloaded ? "yes" : "",
       ]),
     ];
   });
-  return table(columns, rows);
+  return tableOfUsed(columns, rows);
 }
 
-function numbers(active: bigint, inactive: bigint, traffic: Traffic | undefined): string[] {
-  return [active, inactive, ...Object.values(plainTraffic(traffic))].map(String);
+type Load = Pick<RealServerStatistics, "activeConnections" | "inactiveConnections" | "persistentConnections">;
+
+function numbers(load: Load, traffic: Traffic | undefined): string[] {
+  const { activeConnections, inactiveConnections, persistentConnections } = load;
+  const counts = [activeConnections, inactiveConnections, persistentConnections];
+  return [...counts, ...Object.values(plainTraffic(traffic))].map(String);
+}
+
+/** How much of fullnat's pool is taken: `31744 (50 %)`. */
+function localPorts({ localPortsInUse = 0n, localPorts = 0n }: RealServerStatistics): string {
+  if (localPorts === 0n) {
+    return "";
+  }
+  const share = (Number(localPortsInUse) / Number(localPorts)) * 100;
+  return `${String(localPortsInUse)} (${share.toFixed(0)} %)`;
 }
 
 /** Only reasons that have occurred; nothing where none has. */

@@ -1,67 +1,9 @@
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { ApiServer } from "../../src/api/server.js";
-import { SerialDirector } from "../../src/daemon/serial-director.js";
-import { validateDesiredState } from "../../src/model/index.js";
-import { MemoryStore } from "../../src/store/state-store.js";
-import { FakeDataPlane } from "./fake-data-plane.js";
+import { dataPlane, done, folder, sluice } from "./cli-program.js";
 
-const program = join(import.meta.dirname, "../../src/cli/main.js");
 const root = join(import.meta.dirname, "../../..");
-
-const folder = mkdtempSync(join(tmpdir(), "sluice-cli-"));
-const silent = { level: "silent", debug() {}, info() {}, warn() {}, error() {} };
-const dataPlane = new FakeDataPlane();
-const desired = validateDesiredState({
-  services: [
-    {
-      protocol: "tcp",
-      address: "10.0.0.100",
-      port: 80,
-      scheduler: "wrr",
-      real_servers: [{ address: "10.1.0.11", port: 8080, method: "nat", weight: 3 }],
-    },
-  ],
-});
-await dataPlane.publish(desired);
-const server = await ApiServer.listen(
-  new SerialDirector(new MemoryStore(desired), dataPlane, silent),
-  join(folder, "test.sock"),
-);
-t.teardown(async () => {
-  await server.close();
-  rmSync(folder, { recursive: true });
-});
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function sluice(...args: string[]): Promise<Outcome> {
-  const env = { ...process.env, SLUICE_RUNTIME_DIRECTORY: folder, SLUICE_INSTANCE: "test" };
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [program, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
-    let stdout = "";
-    let stderr = "";
-    child.stdout.on("data", (chunk: Buffer) => {
-      stdout += chunk.toString();
-    });
-    child.stderr.on("data", (chunk: Buffer) => {
-      stderr += chunk.toString();
-    });
-    child.on("error", reject);
-    child.on("close", (status) => {
-      resolve({ status, stdout, stderr });
-    });
-  });
-}
-
-const done = (stdout: string): Outcome => ({ status: 0, stdout, stderr: "" });
 
 t.test("services and real servers are managed", async (t) => {
   t.same(
@@ -136,16 +78,25 @@ REAL SERVER     METHOD  WEIGHT
 t.test("statistics are shown", async (t) => {
   t.same(
     await sluice("stats"),
-    done(`SERVICE            ACTIVE  INACTIVE  CONNECTIONS  IN PACKETS  IN BYTES  OUT PACKETS  OUT BYTES
-tcp:10.0.0.100:80       2         3            1           1         1            1          1
-  10.1.0.11:8080        2         3            1           1         1            1          1
+    done(`SERVICE            ACTIVE  INACTIVE  PERSISTENT  CONNECTIONS  IN PACKETS  IN BYTES  OUT PACKETS  OUT BYTES  OVERLOADED
+tcp:10.0.0.100:80       2         3           4            1           1         1            1          1
+  10.1.0.11:8080        2         3           4            1           1         1            1          1  yes
 
 DROPPED         PACKETS  BYTES
 no_real_server        7    420
 `),
   );
   const { stdout } = await sluice("stats", "tcp:10.0.0.100:80", "--output", "json");
-  t.match(JSON.parse(stdout), { services: [{ name: "tcp:10.0.0.100:80", in_bytes: 1 }], drops: [{}, {}] });
+  t.match(JSON.parse(stdout), {
+    services: [
+      {
+        name: "tcp:10.0.0.100:80",
+        in_bytes: 1,
+        real_servers: [{ active_connections: 2, persistent_connections: 4, overloaded: true }],
+      },
+    ],
+    drops: [{}, {}],
+  });
 });
 
 t.test("errors are one line with a code, and the exit status tells their kind", async (t) => {
