@@ -3,6 +3,7 @@ import { StoppingError } from "../api/status.js";
 import {
   type Change,
   type DesiredState,
+  type DirectorSettings,
   type Drops,
   type ServiceCounters,
   serviceName,
@@ -77,20 +78,26 @@ export class SerialDirector implements Director {
       throw error;
     }
     const milliseconds = Math.round((performance.now() - start) * 1000) / 1000;
-    this.#log.info({ ...described(change), revision: this.#store.revision, milliseconds }, "changed");
+    this.#log.info({ ...described(change, before), revision: this.#store.revision, milliseconds }, "changed");
     return result;
   }
 }
 
-function described(change: Change): Readonly<Record<string, unknown>> {
+function described(change: Change, before: DesiredState): Readonly<Record<string, unknown>> {
   switch (change.kind) {
     case "put":
       return { change: change.kind, service: serviceName(change.service) };
     case "remove":
       return { change: change.kind, service: change.name };
     case "configure":
-      return { change: change.kind };
+      return { change: change.kind, changed: changedSections(before, change.settings) };
     case "replace":
       return { change: change.kind, services: change.desired.services.length };
   }
+}
+
+/** By identity: what does not change stays the same object. */
+function changedSections(before: DirectorSettings, after: DirectorSettings): string[] {
+  const sections = ["settings", "timeouts", "marks", "fullnat", "pools"] as const;
+  return sections.filter((name) => before[name] !== after[name]);
 }

@@ -206,6 +206,21 @@ t.test("SIGHUP reads the file again; one that is not valid changes nothing", asy
   reload(configuration(7));
   await daemon.says("configuration reloaded", 2);
   t.equal(await weight(), 7, "and the next valid one counts");
+
+  const client = new ApiClient(join(folder, "sluice.sock"));
+  t.teardown(() => client.close());
+  reload(configuration(7, "settings: {sloppy_tcp: 1}\ntimeouts: {udp: 30s}\nmarks: [{mark: 1, family: ipv4}]\n"));
+  await daemon.says("configuration reloaded", 3);
+  t.match(
+    await client.getSettings(),
+    { sloppyTcp: 1, timeouts: { udp: { seconds: 30n }, tcpClose: { seconds: 10n } }, marks: [{ mark: 1 }] },
+    "settings, timeouts and marks change while it runs",
+  );
+  await client.updateSettings({ name: "", marks: [], fullnatPools: [], sloppyTcp: 0 }, ["sloppy_tcp", "marks"]);
+  t.match(await daemon.says("changed", 4), { change: "configure", changed: ["settings", "marks"] });
+  reload(configuration(7, "settings: {sloppy_tcp: 1}\n"));
+  await daemon.says("configuration reloaded", 4);
+  t.match(await client.getSettings(), { sloppyTcp: 1, marks: [] }, "the file wins");
   t.equal(await daemon.ends("SIGINT"), 0);
 });
 

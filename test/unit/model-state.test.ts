@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import t from "tap";
 import {
   afterChange,
@@ -9,7 +11,9 @@ import {
   keepIdentity,
   ModelError,
   plainDesiredState,
+  SETTING_NAMES,
   sameSettings,
+  VIOLATION_CODES,
   Violations,
   validateDesiredState,
 } from "../../src/model/index.js";
@@ -249,6 +253,17 @@ t.test("mark rules are read in order", async (t) => {
     violationsOf(() => validateDesiredState({ marks: Array<unknown>(1025).fill(rule) })),
     [{ code: "CAPACITY_EXCEEDED", field: "marks" }],
   );
+});
+
+t.test("every code that something is refused with is explained to users", async (t) => {
+  const reference = readFileSync(join(import.meta.dirname, "../../../docs/reference.md"), "utf8");
+  t.same(
+    VIOLATION_CODES.filter((code) => !reference.includes(`\`${code}\``)),
+    [],
+  );
+  for (const name of [...SETTING_NAMES, "tcp_established", "sctp_init1", "one_packet"]) {
+    t.ok(reference.includes(`\`${name}\``), name);
+  }
 });
 
 t.test("of a new state, services that did not change are the old objects", async (t) => {
