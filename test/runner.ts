@@ -27,6 +27,7 @@ const suites: readonly Suite[] = [
   { name: "unit", cwd: ".", folder: "dist/test/unit", jobs: availableParallelism() },
   { name: "libbpf-ts", cwd: "src/libbpf-ts", folder: "dist/test", jobs: 1 },
   { name: "packet", cwd: ".", folder: "dist/test/packet", jobs: 1 },
+  { name: "stress", cwd: ".", folder: "dist/test/stress", jobs: 1 },
   { name: "wire", cwd: ".", folder: "dist/test/wire", jobs: 1 },
 ];
 
