@@ -6,8 +6,9 @@ import { parseArgs } from "node:util";
 import { Bench, bucketsFor, type RowResult, type Settings, TABLE_ENTRIES } from "./bench.js";
 import { measureControlPlane } from "./control-plane.js";
 import { profile } from "./profile.js";
-import { markdown, printControlPlane, printHeading, printRow } from "./report.js";
+import { markdown, printControlPlane, printHeading, printRow, printSweep } from "./report.js";
 import { type Row, rows } from "./rows.js";
+import { measureSweep } from "./sweep.js";
 
 const USAGE = `Usage: node dist/test/bench/main.js [options] [row...]
 
@@ -53,7 +54,8 @@ function roundsOf(text: string): number {
   return rounds;
 }
 
-/** The row that runs the daemon; its figures are others than those of packets. */
+/** The rows that run the sweeper and the daemon; their figures are others than those of packets. */
+const SWEEP = "sweep";
 const CONTROL_PLANE = "control-plane";
 
 function isWanted(name: string, slow: boolean): boolean {
@@ -86,16 +88,19 @@ async function measure(): Promise<void> {
   );
   const chosen = rows.filter(({ name, slow }) => isWanted(name, slow));
   const withControlPlane = isWanted(CONTROL_PLANE, true);
-  if (chosen.length === 0 && !withControlPlane) {
+  const withSweep = isWanted(SWEEP, true);
+  if (chosen.length === 0 && !withSweep && !withControlPlane) {
     refuse(`no row is named ${wanted.join(" ")}; --list prints the names`);
   }
   const results = chosen.length === 0 ? [] : await measurePackets(chosen, settings);
+  const sweep = withSweep ? await measureSweep() : undefined;
+  if (sweep !== undefined) printSweep(sweep);
   const controlPlane = withControlPlane ? await measureControlPlane() : undefined;
   if (controlPlane !== undefined) printControlPlane(controlPlane);
   console.log(`\nload average after it: ${(loadavg()[0] ?? 0).toFixed(2)}`);
   if (options.markdown !== undefined) writeFileSync(options.markdown, markdown(results));
   if (options.json !== undefined) {
-    const all = { machine: before, ...settings, tableEntries: TABLE_ENTRIES, rows: results, controlPlane };
+    const all = { machine: before, ...settings, tableEntries: TABLE_ENTRIES, rows: results, sweep, controlPlane };
     writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
   }
 }
@@ -131,6 +136,6 @@ async function profileRow(name: string): Promise<void> {
 }
 
 if (options.help) console.log(USAGE);
-else if (options.list) for (const name of [...rows.map((row) => row.name), CONTROL_PLANE]) console.log(name);
+else if (options.list) for (const name of [...rows.map((row) => row.name), SWEEP, CONTROL_PLANE]) console.log(name);
 else if (options.profile !== undefined) await profileRow(options.profile);
 else await measure();

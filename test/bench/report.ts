@@ -2,6 +2,7 @@
 import type { Measured, RowResult } from "./bench.js";
 import type { ControlPlaneResult } from "./control-plane.js";
 import type { Summary } from "./statistics.js";
+import type { Pass, SweepResult } from "./sweep.js";
 
 const WIDTHS = [23, 53, 17, 7, 8, 8, 7] as const;
 
@@ -76,5 +77,16 @@ export function printControlPlane(result: ControlPlaneResult): void {
     ["memory", `${result.residentMb.toFixed(0)} MiB resident, ${result.peakResidentMb.toFixed(0)} at most`],
   ] as const) {
     console.log(`  ${name.padEnd(38)} ${value}`);
+  }
+}
+
+export function printSweep(results: readonly SweepResult[]): void {
+  const text = ({ totalMs, longestSliceMs, slices }: Pass): string =>
+    `${totalMs.toFixed(1)} ms in ${slices} slices, the longest ${longestSliceMs.toFixed(2)} ms`;
+  for (const { method, entries, connections, live, expired } of results) {
+    const table = `${entries.toLocaleString("en")} entries, ${connections.toLocaleString("en")} connections by ${method}`;
+    console.log(`\nsweep: ${table}`);
+    for (const [index, pass] of live.entries()) console.log(`  live, pass ${index + 1}`.padEnd(23), text(pass));
+    console.log("  all expired".padEnd(23), text(expired));
   }
 }
