@@ -26,9 +26,11 @@ BPF_SOURCES := $(wildcard bpf/*.bpf.c) $(shell find test -name '*.bpf.c' 2>/dev/
 BPF_OBJECTS := $(patsubst %.bpf.c,build/%.bpf.o,$(BPF_SOURCES))
 BPF_STYLED := $(shell find bpf test -name '*.[ch]' 2>/dev/null)
 LIBBPF_TS_SOURCES := $(shell find src/libbpf-ts -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/build/*')
-# Checked in, and compared with what the objects and proto/ say today: folder/NAME.bpf.ts is made from bpf/NAME.bpf.c.
+# Checked in, and compared with what the objects, proto/ and scripts/ say today: folder/NAME.bpf.ts is made from
+# bpf/NAME.bpf.c.
 GENERATED := src/dataplane/sluice.bpf.ts src/real-server/decapsulate.bpf.ts
 GENERATED_API := src/api/gen
+GENERATED_TABLES := bpf/crc32c_tables.h
 TS_SOURCES := $(shell find src test -name '*.ts' -not -path 'src/libbpf-ts/*')
 SHELL_SCRIPTS := .ci/run $(shell find scripts test -name '*.sh' 2>/dev/null)
 
@@ -74,9 +76,10 @@ format: setup ## rewrite all sources in the project's format
 	$(CLANG_FORMAT) -i $(BPF_STYLED)
 
 .PHONY: generate
-generate: build/libbpf-ts.stamp $(BPF_OBJECTS) ## write the checked-in code that is made from BTF and from proto/
+generate: build/libbpf-ts.stamp $(BPF_OBJECTS) ## write the checked-in code that is made from BTF, from proto/ and by scripts/
 	for file in $(GENERATED); do libbpf-ts generate build/bpf/$$(basename $$file .ts).o -o $$file; done
 	buf generate
+	node scripts/crc32c-tables.js > $(GENERATED_TABLES)
 
 .PHONY: clean
 clean: ## remove all that was installed or compiled here: back to a fresh clone
@@ -163,6 +166,7 @@ lint-format: setup
 .PHONY: lint-generated
 lint-generated: build/libbpf-ts.stamp $(BPF_OBJECTS)
 	for file in $(GENERATED); do libbpf-ts generate build/bpf/$$(basename $$file .ts).o --check $$file; done
+	node scripts/crc32c-tables.js | diff - $(GENERATED_TABLES)
 	buf lint
 	@rm -rf build/generated
 	buf generate -o build/generated

@@ -16,7 +16,7 @@
 
 /* Constants as enumerators, so that BTF carries them to the other side. */
 enum abi : __u32 {
-	ABI_VERSION = 1, /* raised whenever a pinned map of an older build could not be read by a newer one */
+	ABI_VERSION = 2, /* raised whenever a pinned map of an older build could not be read by a newer one */
 	/* Time in the table: CLOCK_MONOTONIC nanoseconds >> TICK_SHIFT, about 4.2 ms; wraps after 208 days, compared as
 	 * a difference. */
 	TICK_SHIFT = 22,
@@ -36,10 +36,12 @@ enum address_family : __u8 {
 };
 
 enum protocol : __u8 {
+	PROTOCOL_IP = 0, /* of a firewall mark's service: any */
 	PROTOCOL_ICMP = 1,
 	PROTOCOL_IPIP = 4,
 	PROTOCOL_TCP = 6,
 	PROTOCOL_UDP = 17,
+	PROTOCOL_SCTP = 132,
 };
 
 enum forwarding_method : __u8 {
@@ -81,10 +83,11 @@ size_is(struct address, 16);
 
 /* -------------------------------------------------------------------------------------------- virtual services */
 
-/* Key of service_index. */
+/* Key of service_index. A firewall mark's service has the mark where others have the VIP, as the four bytes 0.0.0.mark
+ * in network order, port 0 and PROTOCOL_IP. */
 struct service_key {
 	struct address vip;
-	__u16 port; /* 1..65535 */
+	__u16 port; /* 0: any */
 	enum protocol protocol;
 	enum address_family family;
 };
@@ -125,17 +128,44 @@ size_is(struct ring, 8);
 
 /* Value of services; written by the control plane alone. An element whose family is FAMILY_NONE is free. */
 struct service {
-	struct address vip;
+	struct address vip; /* with port and protocol: as in struct service_key */
 	__u16 port;
 	enum protocol protocol;
 	enum address_family family;
 	enum scheduler scheduler;
 	enum scheduler_flag scheduler_flags;
-	__u8 pad[2];
+	__u8 one_packet; /* 1: every UDP packet is scheduled by itself */
+	__u8 pad;
 	struct ring ring;
-	__u8 pad_to_line[32];
+	struct address persistence_mask; /* which bits of a client's address make it a client of its own */
+	__u32 persistence; /* ticks that a template lives after the last connection it led; 0: no persistence */
+	__u8 pad_to_line[12];
 };
 size_is(struct service, CACHE_LINE);
+
+#define MARK_RULES 1024
+
+/* A firewall mark for packets that begin a connection. The first rule that a packet matches gives it its mark. */
+struct mark_rule {
+	struct address source; /* bits outside the mask are zero */
+	struct address source_mask;
+	struct address destination;
+	struct address destination_mask;
+	__u16 source_ports[2]; /* first and last */
+	__u16 destination_ports[2];
+	__u32 mark; /* not 0 */
+	enum protocol protocol; /* PROTOCOL_IP: any */
+	enum address_family family;
+	__u8 pad[2];
+};
+size_is(struct mark_rule, 80);
+
+/* Which of mark_rules hold. Published by one store of the aligned 64-bit word, as a ring is. */
+struct mark_rules {
+	__u32 first;
+	__u32 count;
+} __attribute__((aligned(8)));
+size_is(struct mark_rules, 8);
 
 /* Value of cursors: where rr and wrr stand in a service's ring; written by the data plane with atomics. */
 struct cursor {
@@ -150,6 +180,9 @@ enum real_server_state : __u8 {
 	REAL_FREE = 0, /* the element is not in use */
 	REAL_ACTIVE,
 	REAL_REMOVED, /* taken out of its service; connections still name it, their packets are dropped */
+	REAL_DRAINING, /* taken out of its service; the connections that name it go on until they close */
+	REAL_RESET, /* taken out of its service; a connection that names it ends with its next packet: TCP is reset, SCTP
+		       aborted; UDP, a SYN and an INIT are scheduled afresh */
 };
 
 /*
@@ -158,30 +191,52 @@ enum real_server_state : __u8 {
  */
 struct real_server {
 	struct address address;
-	struct address tunnel_source; /* tun: source of the outer header */
+	struct address director; /* this host's address towards it: source of tun's outer header, and of ICMP to it */
 	__u32 ifindex; /* next hop: the interface; 0 while it is not resolved */
 	__u8 destination_mac[6]; /* the two MACs lie as an Ethernet header has them */
 	__u8 source_mac[6];
 	__u16 mtu; /* of the way to it: largest IP packet in bytes */
-	__u16 port; /* nat and fullnat: RPORT; dr and tun: the service's port */
+	__u16 port; /* nat and fullnat: RPORT; dr and tun: the service's port; 0: the port that the client asked for */
 	enum forwarding_method method;
 	enum address_family family;
 	enum real_server_state state;
-	__u8 pad;
+	__u8 timeouts; /* index into timeouts */
 	__u32 service; /* index into services */
 	__u32 weight; /* 0: quiesced */
 };
 size_is(struct real_server, CACHE_LINE);
 
-/* Value of real_load. What live schedulers compare. */
+/*
+ * Value of real_load: what the connection table holds of a real server. A real server that all four counts are 0 of is
+ * named by nothing in the table.
+ */
 struct real_load {
-	__u32 active; /* written by the data plane with atomics, as is inactive */
+	__u32 active; /* written by the data plane with atomics, as are the other counts; what live schedulers compare
+		       */
 	__u32 inactive;
-	__u32 last_weight; /* written by the control plane: the last weight above 0, by which mh goes on sharing its
-			      table out */
-	__u8 pad[52];
+	__u32 templates; /* of persistence */
+	__u32 one_packet; /* address translations of one-packet scheduling, which are no connections */
+	__u32 overloaded; /* written by the data plane: active + inactive has reached `upper`, and not gone below
+			     `lower` since; see is_overloaded() */
+	__u32 last_weight; /* written by the control plane, as is what follows: the last weight above 0, by which mh
+			      goes on sharing its table out */
+	__u32 upper; /* connections from which on it takes no new ones; 0: any number */
+	__u32 lower; /* connections below which it takes new ones again; 0: three quarters of `upper` */
+	__u8 pad[32];
 };
 size_is(struct real_load, CACHE_LINE);
+
+/*
+ * Value of local_pools, by real server: the LIPs and LPORTs that its fullnat connections come from. The ring's slots
+ * are indexes into local_addresses. Length 0: there are none.
+ */
+struct local_pool {
+	struct ring ring;
+	__u16 first_port; /* both ends included */
+	__u16 last_port;
+	__u8 pad[4];
+};
+size_is(struct local_pool, 16);
 
 /* Key of destinations. */
 struct destination_key {
@@ -204,7 +259,18 @@ size_is(struct destination, 72);
 
 /* ------------------------------------------------------------------------------------------------- connections */
 
-/* A 5-tuple as one packet carries it: from source to destination. */
+/* What a flow is the key of, so that no packet finds what is not meant for packets. */
+enum flow_kind : __u16 {
+	FLOW_OF_PACKETS = 0, /* what a packet's flow has */
+	FLOW_OF_TEMPLATE = 1,
+	FLOW_OF_ONE_PACKET = 0x8000, /* and the low 15 bits of the real server's index: one client may have a
+					translation for each */
+};
+
+/*
+ * A 5-tuple as one packet carries it: from source to destination. A template's is from the masked client, port 0, to
+ * what its service's key has.
+ */
 struct flow {
 	struct address source;
 	struct address destination;
@@ -212,11 +278,14 @@ struct flow {
 	__be16 destination_port;
 	enum protocol protocol;
 	enum address_family family;
-	__u8 pad[2];
+	__u16 kind; /* enum flow_kind */
 } __attribute__((aligned(8)));
 size_is(struct flow, 40);
 
-/* IPVS's states under IPVS's names (net/netfilter/ipvs/ip_vs_proto_tcp.c), and one for UDP. */
+/*
+ * IPVS's states under IPVS's names (net/netfilter/ipvs/ip_vs_proto_tcp.c, ip_vs_proto_sctp.c), one for UDP, and those
+ * of the entries that are no connections.
+ */
 enum connection_state : __u8 {
 	TCP_NONE,
 	TCP_ESTABLISHED,
@@ -230,31 +299,51 @@ enum connection_state : __u8 {
 	TCP_LISTEN,
 	TCP_SYNACK,
 	UDP_NORMAL,
-	CONNECTION_STATES, /* how many there are */
+	SCTP_NONE,
+	SCTP_INIT1,
+	SCTP_INIT,
+	SCTP_COOKIE_SENT,
+	SCTP_COOKIE_REPLIED,
+	SCTP_COOKIE_WAIT,
+	SCTP_COOKIE,
+	SCTP_COOKIE_ECHOED,
+	SCTP_ESTABLISHED,
+	SCTP_SHUTDOWN_SENT,
+	SCTP_SHUTDOWN_RECEIVED,
+	SCTP_SHUTDOWN_ACK_SENT,
+	SCTP_REJECTED,
+	SCTP_CLOSED,
+	ONE_PACKET,
+	TEMPLATE,
+	TEMPLATE_ASSURED, /* one of its connections was established */
+	CONNECTION_STATES, /* how many there are; at most 32 */
 };
 
 enum connection_direction : __u8 {
 	DIRECTION_FORWARD, /* its flow is client to VIP; holds the state of the connection */
 	DIRECTION_REVERSE, /* its flow is real server to client (nat) or to local address (fullnat); only names its twin
 			    */
+	DIRECTION_NONE, /* a persistence template */
 };
 
 #define BUCKET_SLOTS 16
-#define NO_TWIN 0xffffffffu
+#define NOWHERE 0xffffffffu
 
 /*
- * One direction of a connection. A connection by nat or fullnat has two, each other's twin; one by dr or tun has the
- * forward one. Written under its bucket's lock, but for `expires`, which any packet of the connection may move ahead.
+ * One direction of a connection, or a persistence template. A connection by nat or fullnat has two entries, each
+ * other's twin; one by dr or tun has the forward one. Written under its bucket's lock, but for `expires`, which any
+ * packet of the connection may move ahead, and a template's `controlled`.
  */
 struct connection {
 	struct flow flow;
 	__u32 expires; /* tick from which on the connection counts as absent; reverse: until when it may be without a
 			  twin */
 	__u32 real; /* index into real_servers */
-	__u32 service; /* index into services */
-	__u32 twin; /* bucket << 4 | slot, or NO_TWIN */
+	__u32 template; /* forward: where the template is that led it, bucket << 4 | slot, or NOWHERE. A template's own:
+			   `controlled`, how many connections name it, with atomics; while there are any it stays */
+	__u32 twin; /* bucket << 4 | slot, or NOWHERE */
 	__u16 id; /* the same in both twins, drawn anew for each connection; 0 once it is removed */
-	enum connection_state state; /* forward only */
+	enum connection_state state; /* not of a reverse one */
 	enum connection_direction direction;
 	__u16 local_address; /* fullnat: index into local_addresses */
 	__be16 local_port; /* fullnat: LPORT */
@@ -279,7 +368,7 @@ size_is(struct bucket, CACHE_LINE * (1 + BUCKET_SLOTS));
 
 /* ---------------------------------------------------------------------------------------------------- counters */
 
-/* Value of service_counters and real_counters, per CPU. Bytes are IP packet lengths, as IPVS counts them. */
+/* Value of real_counters, per CPU, and of retired_counters. Bytes are IP packet lengths, as IPVS counts them. */
 struct traffic {
 	__u64 connections;
 	__u64 in_packets; /* from clients */
@@ -310,6 +399,7 @@ enum drop_reason : __u32 {
 	DROP_NEIGHBOUR_UNRESOLVED, /* a reply whose next hop has no known MAC yet */
 	DROP_EGRESS_UNKNOWN, /* the way leads over an interface that is not in egress */
 	DROP_NO_HEADROOM, /* the driver leaves no room for an outer header */
+	DROP_REPLY_WITHOUT_CONNECTION, /* from a nat real server, with nat_icmp_send 1 */
 	DROP_REASONS, /* how many there are */
 };
 
@@ -344,18 +434,44 @@ size_is(struct client_hop, CACHE_LINE);
 
 /* ---------------------------------------------------------------------------------------------------- settings */
 
-#define LOCAL_PORT_TRIES 16
-#define MAX_LOCAL_ADDRESSES 256
+#define LOCAL_PORT_TRIES 64
+#define MAX_LOCAL_ADDRESSES 4096
 
-/* Value of settings, one element. What may change while the data plane runs; written by the control plane alone. */
+#define TIMEOUT_SETS 256
+
+/* Value of timeouts. Set 0 is for every service that names no timeouts of its own. */
+struct timeouts {
+	__u32 ticks[CONNECTION_STATES]; /* by connection_state; not used for templates */
+};
+
+/* Value of settings, one element. What may change while the data plane runs; written by the control plane alone. The
+ * names are those of net.ipv4.vs in the kernel's Documentation/networking/ipvs-sysctl.rst. */
 struct settings {
-	__u32 timeouts[CONNECTION_STATES]; /* ticks, by connection_state */
-	__u32 local_addresses; /* fullnat: how many elements of local_addresses are in use */
-	__u16 local_port_first; /* fullnat: LPORT range, both ends included */
-	__u16 local_port_last;
-	__u8 pad[8];
+	struct mark_rules mark_rules;
+	__u32 icmp_rate; /* ICMP errors a second, at most, from each processor; 0: none */
+	__u8 conn_reuse_mode; /* 0: a SYN goes to the connection's old server; bit 0: scheduled afresh in TIME_WAIT and
+				 CLOSE; bit 1: in FIN_WAIT too, by dr and tun */
+	__u8 expire_nodest_conn; /* of a quiesced real server: a new SYN is scheduled afresh; of a removed one: see
+				    REAL_RESET */
+	__u8 expire_quiescent_template; /* templates do not lead to quiesced real servers */
+	__u8 nat_icmp_send; /* ICMP port unreachable to a nat real server whose packet has no connection */
+	__u8 sloppy_tcp; /* any segment but a reset opens a connection */
+	__u8 sloppy_sctp;
+	__u8 pad[42];
 };
 size_is(struct settings, CACHE_LINE);
+
+/* Value of icmp_budget, per CPU. */
+struct icmp_budget {
+	__u32 second; /* ticks >> 8 */
+	__u32 sent; /* ICMP errors in it, those that were too many included */
+};
+
+/* Which program a tail call goes to: indexes into ways. */
+enum way : __u32 {
+	WAY_OPEN,
+	WAYS, /* how many there are */
+};
 
 /* Keys of the connection table's hash: 32 bits for each 32 bits of a flow, and 64 for the second bucket. */
 #define HASH_SEED_WORDS 6
@@ -392,14 +508,14 @@ size_is(struct event, 32);
  * bpf_spin_lock.
  */
 
-/* Program sweep: remove what is expired from a slice of buckets. */
+/* Program sweep: remove what is over from a slice of buckets. */
 struct sweep_request {
 	__u32 first; /* bucket */
 	__u32 count;
 	__u32 removed; /* answer: connections removed */
 	__u32 orphans; /* answer: reverse entries without a forward one removed */
 	__u32 entries; /* answer: entries in use in the slice, after it */
-	__u32 pad;
+	__u32 resets; /* 1: what names a real server that is REAL_RESET goes too, and not only what is expired */
 } exported;
 size_is(struct sweep_request, 24);
 

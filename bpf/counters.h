@@ -5,49 +5,37 @@
 
 #include "maps.h"
 
-/* `bytes`: length of the IP packet, as it came. */
-static __always_inline void count_in(__u32 service, __u32 real, __u16 bytes)
+/* A client's packet. `bytes`: length of the IP packet, as it came. */
+static __always_inline void count_in(__u32 real, __u16 bytes)
 {
-	struct traffic *of_service = bpf_map_lookup_elem(&service_counters, &service);
-	struct traffic *of_real = bpf_map_lookup_elem(&real_counters, &real);
+	struct traffic *traffic = bpf_map_lookup_elem(&real_counters, &real);
 
-	if (of_service) {
-		of_service->in_packets++;
-		of_service->in_bytes += bytes;
-	}
-	if (of_real) {
-		of_real->in_packets++;
-		of_real->in_bytes += bytes;
+	if (traffic) {
+		traffic->in_packets++;
+		traffic->in_bytes += bytes;
 	}
 }
 
-static __always_inline void count_out(__u32 service, __u32 real, __u16 bytes)
+/* A reply. `bytes` as above. */
+static __always_inline void count_out(__u32 real, __u16 bytes)
 {
-	struct traffic *of_service = bpf_map_lookup_elem(&service_counters, &service);
-	struct traffic *of_real = bpf_map_lookup_elem(&real_counters, &real);
+	struct traffic *traffic = bpf_map_lookup_elem(&real_counters, &real);
 
-	if (of_service) {
-		of_service->out_packets++;
-		of_service->out_bytes += bytes;
-	}
-	if (of_real) {
-		of_real->out_packets++;
-		of_real->out_bytes += bytes;
+	if (traffic) {
+		traffic->out_packets++;
+		traffic->out_bytes += bytes;
 	}
 }
 
-static __always_inline void count_connection(__u32 service, __u32 real)
+static __always_inline void count_connection(__u32 real)
 {
-	struct traffic *of_service = bpf_map_lookup_elem(&service_counters, &service);
-	struct traffic *of_real = bpf_map_lookup_elem(&real_counters, &real);
+	struct traffic *traffic = bpf_map_lookup_elem(&real_counters, &real);
 
-	if (of_service)
-		of_service->connections++;
-	if (of_real)
-		of_real->connections++;
+	if (traffic)
+		traffic->connections++;
 }
 
-/* The only way to drop a packet. */
+/* The only way to drop a packet; one that is answered by the data plane itself is counted by it, too. */
 GLOBAL int drop(struct xdp_md *ctx, enum drop_reason reason)
 {
 	__u32 index = reason;

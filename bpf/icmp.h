@@ -3,13 +3,11 @@
 #ifndef SLUICE_ICMP_H
 #define SLUICE_ICMP_H
 
-#include "checksum.h"
-#include "packet.h"
+#include "answer.h"
 #include "service.h"
 
 #define ICMP_ECHO_REPLY 0
 #define ICMP_ECHO_REQUEST 8
-#define ECHO_REPLY_TTL 64
 
 /* <linux/icmp.h> cannot be had without the C library's socket headers. */
 struct icmp_echo {
@@ -19,13 +17,6 @@ struct icmp_echo {
 	__be16 id;
 	__be16 sequence;
 };
-
-static __always_inline bool is_unicast_source(__be32 address)
-{
-	__u8 first = bpf_ntohl(address) >> 24;
-
-	return first != 0 && first != 127 && first < 224;
-}
 
 /* Turns an echo request to a VIP into its reply (RFC 792; addresses swapped, all data kept) and sends it back; passes
  * everything else. */
@@ -38,14 +29,13 @@ GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 	struct ethernet *ethernet = (void *)(long)ctx->data;
 	struct iphdr *ip = (void *)(ethernet + 1);
 	struct icmp_echo *icmp = (void *)(ip + 1);
-	__u8 mac[ETH_ALEN];
 	__sum16 check;
 	__be32 vip;
 
 	/* IP options (record route, timestamps) would have to be answered too: those packets are the host's. */
 	if ((void *)(icmp + 1) > end || ip->ihl != 5 || icmp->type != ICMP_ECHO_REQUEST || icmp->code != 0)
 		return XDP_PASS;
-	if (bpf_ntohs(ip->tot_len) < sizeof(*ip) + sizeof(*icmp) || !is_unicast_source(ip->saddr) || !is_vip(flow))
+	if (bpf_ntohs(ip->tot_len) < sizeof(*ip) + sizeof(*icmp) || !is_unicast(ip->saddr) || !is_vip(flow))
 		return XDP_PASS;
 
 	check = checksum_apply(icmp->checksum, checksum_replace16(0, bpf_htons(ICMP_ECHO_REQUEST << 8),
@@ -54,15 +44,13 @@ GLOBAL int answer_echo(struct xdp_md *ctx, struct flow *flow)
 		check ? check :
 			0xffff; /* a reply that is all zeros verifies with this one alone, any other with both */
 	icmp->type = ICMP_ECHO_REPLY;
-	ip->check = checksum_apply(ip->check,
-				   checksum_replace16(0, bpf_htons(ip->ttl << 8), bpf_htons(ECHO_REPLY_TTL << 8)));
-	ip->ttl = ECHO_REPLY_TTL;
+	ip->check =
+		checksum_apply(ip->check, checksum_replace16(0, bpf_htons(ip->ttl << 8), bpf_htons(ANSWER_TTL << 8)));
+	ip->ttl = ANSWER_TTL;
 	vip = ip->daddr;
 	ip->daddr = ip->saddr;
 	ip->saddr = vip;
-	__builtin_memcpy(mac, ethernet->destination, ETH_ALEN);
-	__builtin_memcpy(ethernet->destination, ethernet->source, ETH_ALEN);
-	__builtin_memcpy(ethernet->source, mac, ETH_ALEN);
+	swap_macs(ethernet);
 	return XDP_TX;
 }
 

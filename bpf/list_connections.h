@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * The iterator behind `cat /sys/fs/bpf/sluice/connections`: a line a connection, without stopping traffic. Columns:
- * protocol, state, seconds left, client, virtual service, local (fullnat) or -, real server.
+ * protocol, state, seconds left, client, virtual service, local (fullnat) or -, real server, method. A persistence
+ * template is listed from its clients' masked address, port 0; of a firewall mark, to 0.0.0.mark.
  */
 #ifndef SLUICE_LIST_CONNECTIONS_H
 #define SLUICE_LIST_CONNECTIONS_H
@@ -24,10 +25,35 @@ struct bpf_iter__bpf_map_elem {
 } __attribute__((preserve_access_index));
 
 static const char state_names[CONNECTION_STATES][16] = {
-	[TCP_NONE] = "NONE",         [TCP_ESTABLISHED] = "ESTABLISHED", [TCP_SYN_SENT] = "SYN_SENT",
-	[TCP_SYN_RECV] = "SYN_RECV", [TCP_FIN_WAIT] = "FIN_WAIT",       [TCP_TIME_WAIT] = "TIME_WAIT",
-	[TCP_CLOSE] = "CLOSE",       [TCP_CLOSE_WAIT] = "CLOSE_WAIT",   [TCP_LAST_ACK] = "LAST_ACK",
-	[TCP_LISTEN] = "LISTEN",     [TCP_SYNACK] = "SYNACK",           [UDP_NORMAL] = "UDP",
+	[TCP_NONE] = "NONE",
+	[TCP_ESTABLISHED] = "ESTABLISHED",
+	[TCP_SYN_SENT] = "SYN_SENT",
+	[TCP_SYN_RECV] = "SYN_RECV",
+	[TCP_FIN_WAIT] = "FIN_WAIT",
+	[TCP_TIME_WAIT] = "TIME_WAIT",
+	[TCP_CLOSE] = "CLOSE",
+	[TCP_CLOSE_WAIT] = "CLOSE_WAIT",
+	[TCP_LAST_ACK] = "LAST_ACK",
+	[TCP_LISTEN] = "LISTEN",
+	[TCP_SYNACK] = "SYNACK",
+	[UDP_NORMAL] = "UDP",
+	[SCTP_NONE] = "NONE",
+	[SCTP_INIT1] = "INIT1",
+	[SCTP_INIT] = "INIT",
+	[SCTP_COOKIE_SENT] = "C-SENT",
+	[SCTP_COOKIE_REPLIED] = "C-REPLIED",
+	[SCTP_COOKIE_WAIT] = "C-WAIT",
+	[SCTP_COOKIE] = "COOKIE",
+	[SCTP_COOKIE_ECHOED] = "C-ECHOED",
+	[SCTP_ESTABLISHED] = "ESTABLISHED",
+	[SCTP_SHUTDOWN_SENT] = "S-SENT",
+	[SCTP_SHUTDOWN_RECEIVED] = "S-RECEIVED",
+	[SCTP_SHUTDOWN_ACK_SENT] = "S-ACK-SENT",
+	[SCTP_REJECTED] = "REJECTED",
+	[SCTP_CLOSED] = "CLOSED",
+	[ONE_PACKET] = "ONE_PACKET",
+	[TEMPLATE] = "NONE",
+	[TEMPLATE_ASSURED] = "ASSURED",
 };
 
 static const char method_names[4][8] = {
@@ -36,6 +62,20 @@ static const char method_names[4][8] = {
 	[METHOD_TUN] = "tun",
 	[METHOD_FULLNAT] = "fullnat",
 };
+
+static __always_inline const char *protocol_name(enum protocol protocol)
+{
+	switch (protocol) {
+	case PROTOCOL_TCP:
+		return "tcp";
+	case PROTOCOL_UDP:
+		return "udp";
+	case PROTOCOL_SCTP:
+		return "sctp";
+	default:
+		return "ip"; /* the template of a firewall mark */
+	}
+}
 
 /* `connection` is a copy: the slot may change under us, and is then listed as it was found or not at all. */
 static __noinline int list_connection(struct seq_file *seq, struct connection *connection, __u32 now)
@@ -47,22 +87,26 @@ static __noinline int list_connection(struct seq_file *seq, struct connection *c
 	__u32 vip_port = bpf_ntohs(connection->flow.destination_port);
 	__u32 local_port = bpf_ntohs(connection->local_port);
 	__u32 seconds = ((__u64)(connection->expires - now) << TICK_SHIFT) / 1000000000;
-	__u64 protocol = (__u64)(connection->flow.protocol == PROTOCOL_TCP ? "tcp" : "udp");
+	__u64 protocol = (__u64)protocol_name(connection->flow.protocol);
 
-	if (!real || !local || state >= CONNECTION_STATES)
+	if (!real || !local || state >= CONNECTION_STATES || real->state == REAL_RESET)
 		return 0;
+	if (is_over(connection->expires, now))
+		seconds = 0;
 
-	__u32 method = real->method, real_port = real->port;
+	__u32 method = real->method, real_port = real->port ?: vip_port;
 
 	if (method > METHOD_FULLNAT)
 		return 0;
-	BPF_SEQ_PRINTF(seq, "%s %-11s %6u %pI4:%u %pI4:%u ", protocol, state_names[state], seconds,
-		       &connection->flow.source, client_port, &connection->flow.destination, vip_port);
-	if (method == METHOD_FULLNAT)
-		BPF_SEQ_PRINTF(seq, "%pI4:%u ", local, local_port);
+	/* One call a line: a call costs as much as all that it prints. */
+	if (method == METHOD_FULLNAT && connection->direction == DIRECTION_FORWARD)
+		BPF_SEQ_PRINTF(seq, "%s %-11s %6u %pI4:%u %pI4:%u %pI4:%u %pI4:%u %s\n", protocol, state_names[state],
+			       seconds, &connection->flow.source, client_port, &connection->flow.destination, vip_port,
+			       local, local_port, &real->address, real_port, method_names[method]);
 	else
-		BPF_SEQ_PRINTF(seq, "- ");
-	BPF_SEQ_PRINTF(seq, "%pI4:%u %s\n", &real->address, real_port, method_names[method]);
+		BPF_SEQ_PRINTF(seq, "%s %-11s %6u %pI4:%u %pI4:%u - %pI4:%u %s\n", protocol, state_names[state],
+			       seconds, &connection->flow.source, client_port, &connection->flow.destination, vip_port,
+			       &real->address, real_port, method_names[method]);
 	return 0;
 }
 
@@ -92,8 +136,8 @@ SEC("iter/bpf_map_elem") int list_connections(struct bpf_iter__bpf_map_elem *ctx
 		barrier();
 		copy = bucket->slots[slot];
 		barrier();
-		if (!id || id_of(&bucket->slots[slot]) != id || copy.direction != DIRECTION_FORWARD ||
-		    is_over(copy.expires, now))
+		if (!id || id_of(&bucket->slots[slot]) != id || copy.direction == DIRECTION_REVERSE ||
+		    (is_over(copy.expires, now) && !is_controlling(&copy)))
 			continue;
 		list_connection(seq, &copy, now);
 	}

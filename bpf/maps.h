@@ -105,7 +105,8 @@ struct {
 	__type(value, struct real_server);
 } real_servers SEC(".maps");
 
-/* Active and inactive connections, by real server, exact at every moment. Written by the data plane with atomics. Size:
+/* Connections by real server, exact at every moment, and what bounds them. The control plane writes its fields through
+ * mmap. Written by the data plane with atomics. Size:
  * real servers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -115,7 +116,8 @@ struct {
 	__type(value, struct real_load);
 } real_load SEC(".maps");
 
-/* fullnat's local addresses. Written by the control plane; read when a fullnat connection opens and for its packets. */
+/* fullnat's local addresses. Written by the control plane; read when a fullnat connection opens and for its packets. An
+ * element is not given to another address while a connection may name it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -123,6 +125,45 @@ struct {
 	__type(key, __u32);
 	__type(value, struct address);
 } local_addresses SEC(".maps");
+
+/* Which of them each real server's connections may come from. Written by the control plane (mmap); read when a fullnat
+ * connection opens. Size: real servers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct local_pool);
+} local_pools SEC(".maps");
+
+/* RIP, RPORT and protocol of every nat real server in service. Written by the control plane; read with nat_icmp_send 1,
+ * for a packet that nothing is known of. Size: real servers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct service_key);
+	__type(value, __u32); /* how many real servers have it */
+} nat_endpoints SEC(".maps");
+
+/* Firewall marks. Written by the control plane (mmap), the half that does not hold at the time; read for a packet that
+ * has no connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * MARK_RULES);
+	__type(key, __u32);
+	__type(value, struct mark_rule);
+} mark_rules SEC(".maps");
+
+/* How long connections live, by set; real_server.timeouts names one. Written by the control plane (mmap). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TIMEOUT_SETS);
+	__type(key, __u32);
+	__type(value, struct timeouts);
+} timeouts SEC(".maps");
 
 /* What may change while the data plane runs. Written by the control plane (mmap). */
 struct {
@@ -159,20 +200,32 @@ struct {
 	__type(value, struct client_hop);
 } client_hops SEC(".maps");
 
-/* Traffic by service and by real server. Written by the data plane. Sizes: services, real servers. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
-	__type(value, struct traffic);
-} service_counters SEC(".maps");
-
+/* Traffic by real server. Written by the data plane. A service's traffic is the sum of its real servers', and
+ * retired_counters. Size: real servers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 4096);
 	__type(key, __u32);
 	__type(value, struct traffic);
 } real_counters SEC(".maps");
+
+/* Traffic by service of the real servers that it had and whose elements are given to others. Written by the control
+ * plane alone. Size: services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} retired_counters SEC(".maps");
+
+/* How many ICMP errors each processor has sent lately. Written by the data plane. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct icmp_budget);
+} icmp_budget SEC(".maps");
 
 /* Drops by reason. Written by the data plane. */
 struct {

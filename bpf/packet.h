@@ -14,6 +14,7 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include "abi.h"
+#include "sctp.h"
 
 #define IPV4_DF 0x4000
 #define IPV4_MF 0x2000
@@ -28,10 +29,10 @@
 
 enum packet_kind {
 	PACKET_FOREIGN, /* nothing that a virtual service could be for */
-	PACKET_FLOW, /* whole TCP or UDP header over IPv4 */
+	PACKET_FLOW, /* whole header of TCP, UDP or SCTP over IPv4 */
 	PACKET_ICMP, /* whole, over IPv4 */
-	PACKET_FRAGMENT, /* any fragment of TCP or UDP over IPv4, the first one too */
-	PACKET_MALFORMED, /* IPv4 whose lengths contradict each other or that is too short for TCP or UDP */
+	PACKET_FRAGMENT, /* any fragment of those over IPv4, the first one too */
+	PACKET_MALFORMED, /* IPv4 whose lengths contradict each other or that is too short for those */
 };
 
 /* A field of a packet or a map, read in one piece whatever its declared type and alignment are. */
@@ -57,13 +58,20 @@ static __always_inline void ethernet_macs(struct ethernet *ethernet, const void 
 	to[2] = from[2];
 }
 
+/* Which side of a connection a packet came from, and whether the other side is seen at all. */
+enum side {
+	SIDE_CLIENT, /* nat, fullnat */
+	SIDE_SERVER,
+	SIDE_CLIENT_ALONE, /* dr, tun: replies do not pass here */
+};
+
 struct packet {
 	struct ethernet *ethernet;
 	struct iphdr *ip;
 	void *l4; /* behind the IP options */
 	void *end; /* of the frame */
 	__u16 length; /* of the IP packet in bytes, without what the link padded */
-	__u8 tcp_flags; /* 0 for UDP */
+	__u8 event; /* what counts for the connection's state: TCP's flags, SCTP's enum sctp_event, 0 for UDP */
 	__u32 protocol; /* as the flow's */
 };
 
@@ -121,7 +129,7 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 	packet->l4 = l4;
 	packet->end = end;
 	packet->length = length;
-	packet->tcp_flags = 0;
+	packet->event = 0;
 
 	enum packet_kind whole = PACKET_FLOW;
 	__u32 ports = 0;
@@ -138,7 +146,7 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 			whole = PACKET_MALFORMED;
 		if (whole != PACKET_FLOW)
 			goto not_whole;
-		packet->tcp_flags = ((__u8 *)tcp)[13];
+		packet->event = ((__u8 *)tcp)[13];
 		ports = *(word32 *)tcp;
 	} else if (protocol == PROTOCOL_UDP) {
 		struct udphdr *udp = l4;
@@ -148,6 +156,16 @@ static __always_inline enum packet_kind parse(struct xdp_md *ctx, struct packet 
 		if (whole != PACKET_FLOW)
 			goto not_whole;
 		ports = *(word32 *)udp;
+	} else if (protocol == PROTOCOL_SCTP) {
+		struct sctp_packet *sctp = l4;
+
+		if (whole == PACKET_FLOW && ((void *)(sctp + 1) > end || length < header + sizeof(*sctp) ||
+					     bpf_ntohs(sctp->first.length) < sizeof(sctp->first)))
+			whole = PACKET_MALFORMED;
+		if (whole != PACKET_FLOW)
+			goto not_whole;
+		packet->event = sctp_event(sctp, length - header, end);
+		ports = *(word32 *)sctp;
 	} else {
 		/* Fragments of ICMP are the host's to put together; it answers them itself where it has the VIP. */
 		if (protocol != PROTOCOL_ICMP || whole != PACKET_FLOW)

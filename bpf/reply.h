@@ -7,8 +7,8 @@
 #include "nexthop.h"
 #include "rewrite.h"
 
-static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet, const struct connection *reverse,
-				 const struct place *place, __u32 now)
+static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet, const struct flow *flow,
+				 const struct connection *reverse, const struct place *place, __u32 now)
 {
 	struct connection *connection = connection_twin(reverse, place->location);
 	struct change change = {};
@@ -21,28 +21,36 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 	/* The two ends of the connection are the client's own flow, turned round. */
 	__be32 vip = *ipv4_of(&connection->flow.destination), client = *ipv4_of(&connection->flow.source);
 	__be16 vip_port = connection->flow.destination_port, client_port = connection->flow.source_port;
-	__u32 real = connection->real, service = connection->service;
+	__u32 index = connection->real;
+	const struct real_server *real = bpf_map_lookup_elem(&real_servers, &index);
 	enum connection_state state = connection->state;
-	__u32 forward_location = reverse->twin;
+	__u32 forward_location = reverse->twin, template = connection->template;
 
 	barrier();
-	if (id_of(connection) != place->id || id_of(reverse) != place->id)
+	if (!real || id_of(connection) != place->id || id_of(reverse) != place->id)
+		return XDP_PASS;
+	/* Of a removed real server, whose connections are over. */
+	if (real->state == REAL_RESET)
 		return XDP_PASS;
 	if (packet->ip->ttl <= 1)
 		return drop(ctx, DROP_TTL_EXCEEDED);
-	if (packet->protocol == PROTOCOL_TCP && next_state(state, SIDE_SERVER, packet->tcp_flags) != state)
-		connection_transition(forward_location, place->id, packet->tcp_flags, SIDE_SERVER);
+	if (packet->protocol != PROTOCOL_UDP && next_state(state, SIDE_SERVER, packet->event) != state)
+		connection_transition(forward_location, place->id, packet->event, SIDE_SERVER);
 	else
-		refresh(connection, state, now);
+		refresh(connection, real, state, now);
+	/* UDP's is established with its first reply (udp_state_transition() in net/netfilter/ipvs/ip_vs_proto_udp.c).
+	 */
+	if (template != NOWHERE && packet->protocol == PROTOCOL_UDP)
+		assure_template(template);
 
 	rewrite_source(packet, &change, vip, vip_port);
 	rewrite_destination(packet, &change, client, client_port);
-	rewrite_l4_checksum(packet, &change);
+	rewrite_l4_checksum(packet, &change, flow);
 	rewrite_ip_checksum(packet, &change);
 	rewrite_hop(packet);
 	verdict = leave_to_client(ctx);
 	if (verdict != XDP_DROP)
-		count_out(service, real, packet->length);
+		count_out(index, packet->length);
 	return verdict;
 }
 

@@ -4,6 +4,7 @@
 #define SLUICE_REWRITE_H
 
 #include "checksum.h"
+#include "crc32c.h"
 #include "packet.h"
 
 /* What the checksums still have to be told; see checksum.h. Addresses count in the IP header and in the pseudo header,
@@ -16,7 +17,7 @@ struct change {
 static __always_inline void rewrite_source(const struct packet *packet, struct change *change, __be32 address,
 					   __be16 port)
 {
-	struct udphdr *l4 = packet->l4; /* TCP has its ports in the same place */
+	struct udphdr *l4 = packet->l4; /* TCP and SCTP have their ports in the same place */
 
 	change->addresses = checksum_replace32(change->addresses, packet->ip->saddr, address);
 	change->ports = checksum_replace16(change->ports, l4->source, port);
@@ -35,8 +36,26 @@ static __always_inline void rewrite_destination(const struct packet *packet, str
 	l4->dest = port;
 }
 
-/* UDP's "no checksum" stays that, and a sum that comes out as 0 is sent as 0xffff (RFC 768). */
-static __always_inline void rewrite_l4_checksum(const struct packet *packet, const struct change *change)
+/* SCTP's "no checksum" (RFC 9653) stays that. `flow` is as the packet came. */
+static __always_inline void rewrite_sctp_checksum(const struct packet *packet, const struct flow *flow)
+{
+	struct sctp_header *sctp = packet->l4;
+	__u32 difference, length;
+
+	/* parse() has seen that; the verifier of Linux 6.1 does not connect it with the protocol. */
+	if ((void *)(sctp + 1) > packet->end)
+		return;
+	difference = *(word32 *)sctp ^ *(const word32 *)&flow->source_port;
+	if (!difference || !sctp->checksum)
+		return;
+	length = packet->length - packet->ip->ihl * 4;
+	sctp->checksum ^= crc32c_change(difference, length);
+}
+
+/* UDP's "no checksum" stays that, and a sum that comes out as 0 is sent as 0xffff (RFC 768). `flow` is as the packet
+ * came. */
+static __always_inline void rewrite_l4_checksum(const struct packet *packet, const struct change *change,
+						const struct flow *flow)
 {
 	if (packet->protocol == PROTOCOL_TCP) {
 		struct tcphdr *tcp = packet->l4;
@@ -45,7 +64,7 @@ static __always_inline void rewrite_l4_checksum(const struct packet *packet, con
 		if ((void *)(tcp + 1) > packet->end)
 			return;
 		tcp->check = checksum_apply(tcp->check, change->addresses + change->ports);
-	} else {
+	} else if (packet->protocol == PROTOCOL_UDP) {
 		struct udphdr *udp = packet->l4;
 		__sum16 check = udp->check;
 
@@ -53,6 +72,8 @@ static __always_inline void rewrite_l4_checksum(const struct packet *packet, con
 			check = checksum_apply(check, change->addresses + change->ports);
 			udp->check = check ? check : 0xffff;
 		}
+	} else {
+		rewrite_sctp_checksum(packet, flow);
 	}
 }
 

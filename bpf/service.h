@@ -6,26 +6,38 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <bpf/bpf_endian.h>
-#include "maps.h"
+#include "mark.h"
+
+#define NO_SERVICE 0xffffffffu
 
 /*
- * The service of a client's packet, and its index in `*index`; NULL if none is for it. `index` points to the caller's
- * own stack: Linux 6.1 takes no key from behind a pointer argument.
+ * The index of the service that a client's packet is for, or NO_SERVICE: by its firewall mark, by address and port, by
+ * address alone (IPVS's order: ip_vs_service_find() in net/netfilter/ipvs/ip_vs_ctl.c).
  */
-static __always_inline const struct service *service_find(const struct flow *flow, __u32 *index)
+GLOBAL __u32 service_find(const struct flow *flow)
 {
-	struct service_key key = {
-		.vip = flow->destination,
-		.port = bpf_ntohs(flow->destination_port),
-		.protocol = flow->protocol,
-		.family = flow->family,
-	};
-	const __u32 *found = bpf_map_lookup_elem(&service_index, &key);
+	if (!flow)
+		return NO_SERVICE;
 
-	if (!found)
-		return NULL;
-	*index = *found;
-	return bpf_map_lookup_elem(&services, index);
+	struct service_key key = { .family = flow->family };
+	__u32 mark = mark_of(flow);
+	const __u32 *found;
+
+	if (mark) {
+		*ipv4_of(&key.vip) = bpf_htonl(mark);
+		found = bpf_map_lookup_elem(&service_index, &key);
+		if (found)
+			return *found;
+	}
+	key.vip = flow->destination;
+	key.protocol = flow->protocol;
+	key.port = bpf_ntohs(flow->destination_port);
+	found = bpf_map_lookup_elem(&service_index, &key);
+	if (!found) {
+		key.port = 0;
+		found = bpf_map_lookup_elem(&service_index, &key);
+	}
+	return found ? *found : NO_SERVICE;
 }
 
 static __always_inline bool is_vip(const struct flow *flow)

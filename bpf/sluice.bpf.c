@@ -19,6 +19,16 @@ GLOBAL int refuse(struct xdp_md *ctx, struct flow *flow, enum drop_reason reason
 	return flow && is_vip(flow) ? drop(ctx, reason) : XDP_PASS;
 }
 
+/* Where the programs are that this one goes on with. Filled when the object is loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, WAYS);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(void *));
+} ways SEC(".maps") = {
+	.values = { [WAY_OPEN] = (void *)&open_connection },
+};
+
 SEC("xdp") int sluice(struct xdp_md *ctx)
 {
 	struct route route;
@@ -39,20 +49,29 @@ SEC("xdp") int sluice(struct xdp_md *ctx)
 		break;
 	}
 	route.now = tick_now();
-	route.tcp_flags = packet.tcp_flags;
+	route.event = packet.event;
 
 	struct place place = {};
 	struct connection *connection = connection_find(&route.flow, flow_hash(&route.flow), &place);
+	const struct real_server *real = NULL;
 
 	if (connection && connection->direction == DIRECTION_REVERSE)
-		return reply(ctx, &packet, connection, &place, route.now);
-	if (!connection || !continues(connection, &place, &route, packet.protocol)) {
-		int verdict = open(ctx, &route);
-
-		if (verdict != OPENED)
-			return verdict;
+		return reply(ctx, &packet, &route.flow, connection, &place, route.now);
+	if (connection) {
+		switch (continues(connection, &place, &route, packet.protocol, &real)) {
+		case CONTINUES:
+			if (real)
+				return forward(ctx, &packet, &route, real);
+			break;
+		case ENDS:
+			return end(ctx, real, packet.protocol);
+		case OPENS:
+			break;
+		}
 	}
-	return forward(ctx, &packet, &route);
+	bpf_tail_call(ctx, &ways, WAY_OPEN);
+	/* Only between the two moments in which an upgrade replaces the programs. */
+	return XDP_PASS;
 }
 
 char dual_license[] SEC("license") = "Dual BSD/GPL";

@@ -6,12 +6,31 @@
 #ifndef SLUICE_SWEEP_H
 #define SLUICE_SWEEP_H
 
-#include "connection.h"
+#include "remove.h"
+
+/* A template that has outlived its time, because connections name it, gets a minute more each time (ip_vs_conn_expire()
+ * in net/netfilter/ipvs/ip_vs_conn.c). */
+#define TEMPLATE_STEP_TICKS ((__u32)(60ull * 1000000000 >> TICK_SHIFT))
 
 struct sweep {
 	struct sweep_request request;
 	__u32 now;
 };
+
+/* Whether the connection of an entry, or a template, is over. `whole` stands for it. */
+static __always_inline bool is_to_go(const struct connection *connection, const struct connection *whole,
+				     const struct sweep *sweep)
+{
+	__u32 index = connection->real;
+	const struct real_server *real;
+
+	if (is_over(whole ? whole->expires : connection->expires, sweep->now))
+		return true;
+	if (!sweep->request.resets)
+		return false;
+	real = bpf_map_lookup_elem(&real_servers, &index);
+	return real && real->state == REAL_RESET;
+}
 
 GLOBAL int sweep_slot(__u32 location, struct sweep *sweep)
 {
@@ -19,21 +38,23 @@ GLOBAL int sweep_slot(__u32 location, struct sweep *sweep)
 		return 0;
 
 	struct connection *connection = connection_at(location);
-	struct connection *forward;
+	struct connection *whole;
 
 	if (!connection)
 		return 0;
 	__u16 id = id_of(connection);
 
-	forward = forward_entry(connection, location);
-	if (is_over(forward ? forward->expires : connection->expires, sweep->now) && connection_remove(location, id)) {
-		if (forward)
+	whole = whole_entry(connection, location);
+	if (is_to_go(connection, whole, sweep) && connection_remove(location, id)) {
+		if (whole)
 			sweep->request.removed++;
 		else
 			sweep->request.orphans++;
-	} else {
-		sweep->request.entries++;
+		return 0;
 	}
+	if (is_controlling(connection) && is_over(connection->expires, sweep->now))
+		connection->expires = sweep->now + TEMPLATE_STEP_TICKS;
+	sweep->request.entries++;
 	return 0;
 }
 
@@ -60,6 +81,7 @@ SEC("xdp") int sweep(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	sweep.request.first = request->first;
 	sweep.request.count = request->count;
+	sweep.request.resets = request->resets;
 	sweep.now = tick_now();
 	bpf_loop(sweep.request.count, sweep_bucket, &sweep, 0);
 	request = (void *)(long)ctx->data;

@@ -10,20 +10,27 @@
 #include "../rewrite.h"
 
 #define FORWARDED (-1)
+/* What the opening functions return, or the reason to drop. */
+#define OPENED (-1)
 
 /* Where a packet of a connection goes: what the established way read from its entry, or the opening way has just
  * decided. */
 struct route {
-	struct flow flow; /* as the packet came */
+	struct flow flow; /* as the packet came; of one-packet scheduling its entry's */
 	__u32 now; /* tick */
 	__u32 real;
-	__u32 service;
 	__u16 local_address;
 	__be16 local_port;
-	__u8 tcp_flags;
-	__u8 pad[7];
+	__u8 event; /* as in struct packet */
+	__u8 pad[3];
 };
-size_is(struct route, CACHE_LINE);
+size_is(struct route, 56);
+
+/* RPORT: the real server's own, or the one that the client asked for. */
+static __always_inline __be16 real_port(const struct real_server *real, const struct flow *flow)
+{
+	return real->port ? bpf_htons(real->port) : flow->destination_port;
+}
 
 static __always_inline void rewrite_ethernet(struct ethernet *ethernet, const struct real_server *real)
 {

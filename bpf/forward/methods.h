@@ -9,16 +9,12 @@
 #include "nat.h"
 #include "tun.h"
 
-static __always_inline int forward(struct xdp_md *ctx, const struct packet *packet, const struct route *route)
+static __always_inline int forward(struct xdp_md *ctx, const struct packet *packet, const struct route *route,
+				   const struct real_server *real)
 {
-	const struct real_server *real = bpf_map_lookup_elem(&real_servers, &route->real);
 	__u16 length = packet->length;
-	int result, verdict;
-
-	if (!real || real->state != REAL_ACTIVE)
-		return drop(ctx, DROP_REAL_SERVER_REMOVED);
-
 	__u32 ifindex = real->ifindex;
+	int result, verdict;
 
 	if (!ifindex) {
 		tell_next_hop_missing(route->real);
@@ -48,7 +44,7 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *pack
 	}
 	if (result != FORWARDED)
 		return drop(ctx, result);
-	count_in(route->service, route->real, length);
+	count_in(route->real, length);
 	return verdict;
 }
 

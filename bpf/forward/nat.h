@@ -11,11 +11,10 @@ static __always_inline int forward_nat(struct xdp_md *ctx, const struct packet *
 	struct change change = {};
 
 	(void)ctx;
-	(void)route;
 	if (packet->length > real->mtu)
 		return DROP_MTU_EXCEEDED;
-	rewrite_destination(packet, &change, *ipv4_of(&real->address), bpf_htons(real->port));
-	rewrite_l4_checksum(packet, &change);
+	rewrite_destination(packet, &change, *ipv4_of(&real->address), real_port(real, &route->flow));
+	rewrite_l4_checksum(packet, &change, &route->flow);
 	rewrite_ip_checksum(packet, &change);
 	rewrite_hop(packet);
 	rewrite_ethernet(packet->ethernet, real);

@@ -49,7 +49,7 @@ static __always_inline int forward_tun(struct xdp_md *ctx, const struct packet *
 	outer->ttl = ttl;
 	outer->protocol = PROTOCOL_IPIP;
 	outer->check = 0;
-	outer->saddr = *ipv4_of(&real->tunnel_source);
+	outer->saddr = *ipv4_of(&real->director);
 	outer->daddr = *ipv4_of(&real->address);
 	for (__u32 i = 0; i < sizeof(*outer) / 2; i++)
 		sum += ((__u16 *)outer)[i];

@@ -11,12 +11,12 @@
 
 GLOBAL __u32 schedule_dh(const struct request *request)
 {
-	if (!request)
-		return NO_REAL;
+	__u32 real;
 
-	if (request->length < SH_SLOTS)
+	if (!request || request->length < SH_SLOTS)
 		return NO_REAL;
-	return ring_slot(request->chunk, sh_slot(folded(&request->flow.destination), 0));
+	real = ring_slot(request->chunk, sh_slot(folded(&request->flow.destination), 0));
+	return is_available(real, request->service) ? real : NO_REAL;
 }
 
 #endif

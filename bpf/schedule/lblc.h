@@ -19,10 +19,14 @@ GLOBAL __u32 schedule_lblc(const struct request *request)
 	destination_key(&key, request);
 	known = bpf_map_lookup_elem(&destinations, &key);
 	if (known) {
-		struct candidate kept = candidate(known->servers[0], request->service);
+		/* Overloaded or not, as with IPVS. */
+		__u32 kept = known->servers[0];
+		const struct real_server *real = bpf_map_lookup_elem(&real_servers, &kept);
+		const struct real_load *load = bpf_map_lookup_elem(&real_load, &kept);
 
-		if (kept.weight && !is_crowded(request, kept.active, kept.weight))
-			return kept.real;
+		if (real && load && real->state == REAL_ACTIVE && real->service == request->service && real->weight &&
+		    !is_crowded(request, load->active, real->weight))
+			return kept;
 	}
 	new.servers[0] = schedule_wlc(request);
 	if (new.servers[0] != NO_REAL)

@@ -72,8 +72,10 @@ GLOBAL __u32 schedule_mh(const struct request *request)
 	fallback_begin(&fallback, request);
 	fallback.first = mh_hash(fallback.word) % request->length;
 	real = ring_slot(request->chunk, fallback.first);
-	if (is_available(real, request->service) || !(request->flags & SCHEDULER_FALLBACK))
+	if (is_available(real, request->service))
 		return real;
+	if (!(request->flags & SCHEDULER_FALLBACK))
+		return NO_REAL;
 	bpf_loop(request->length, mh_try, &fallback, 0);
 	return fallback.real;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * What the schedulers share. Each is one function of the same signature, that returns the index of a real server or
- * NO_REAL. The caller refuses one whose weight is 0 or that is not in service any more.
+ * NO_REAL. The caller refuses one whose weight is 0 or that is not in service any more; those that may not take one
+ * that is overloaded see to that themselves.
  *
  * Those that compare the real servers as they are now (lc, wlc, sed, nq, fo, ovf, twos, lblc, lblcr) walk through all
  * of them once, two cache lines each, and no lock. So opening a connection costs them time in proportion to the number
@@ -11,7 +12,7 @@
 #define SLUICE_SCHEDULE_REQUEST_H
 
 #include <bpf/bpf_endian.h>
-#include "../maps.h"
+#include "../load.h"
 
 #define NO_REAL 0xffffffffu
 
@@ -38,7 +39,7 @@ static __always_inline __u32 ring_slot(__u32 chunk, __u32 slot)
 /* A real server as a scheduler sees it. */
 struct candidate {
 	__u32 real; /* index into real_servers, or NO_REAL */
-	__u32 weight; /* 0: quiesced, and also where it is not in service */
+	__u32 weight; /* 0: quiesced, and also where it is not in service or takes no more connections */
 	__u32 active;
 	__u32 inactive;
 };
@@ -51,7 +52,7 @@ static __always_inline struct candidate candidate(__u32 index, __u32 service)
 
 	if (!real || !load || real->state != REAL_ACTIVE || real->service != service)
 		return result;
-	result.weight = real->weight;
+	result.weight = is_overloaded(load) ? 0 : real->weight;
 	result.active = load->active;
 	result.inactive = load->inactive;
 	return result;
@@ -60,8 +61,10 @@ static __always_inline struct candidate candidate(__u32 index, __u32 service)
 static __always_inline bool is_available(__u32 index, __u32 service)
 {
 	const struct real_server *real = bpf_map_lookup_elem(&real_servers, &index);
+	const struct real_load *load = bpf_map_lookup_elem(&real_load, &index);
 
-	return real && real->state == REAL_ACTIVE && real->service == service && real->weight;
+	return real && load && real->state == REAL_ACTIVE && real->service == service && real->weight &&
+	       !is_overloaded(load);
 }
 
 /* What lc and wlc compare: an active connection counts as 256 inactive ones (ip_vs_dest_conn_overhead() in

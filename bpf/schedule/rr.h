@@ -2,18 +2,47 @@
 /*
  * rr, round robin: each new connection goes to the next real server of the ring. The ring holds every server with a
  * weight above 0 once. One atomic cursor a service serves all processors; when the ring changes, the cursor goes on.
+ * One that is overloaded is passed over.
  */
 #ifndef SLUICE_SCHEDULE_RR_H
 #define SLUICE_SCHEDULE_RR_H
 
 #include "request.h"
 
-static __always_inline __u32 schedule_rr(const struct request *request)
+struct turns {
+	__u32 chunk;
+	__u32 length;
+	__u32 service;
+	__u32 real;
+};
+
+static long rr_turn(__u32 attempt, void *context)
 {
-	__u32 service = request->service;
+	struct turns *turns = context;
+	__u32 service = turns->service;
 	struct cursor *cursor = bpf_map_lookup_elem(&cursors, &service);
 
-	return cursor ? ring_slot(request->chunk, __sync_fetch_and_add(&cursor->next, 1) % request->length) : NO_REAL;
+	(void)attempt;
+	if (!cursor || !turns->length)
+		return 1;
+	turns->real = ring_slot(turns->chunk, __sync_fetch_and_add(&cursor->next, 1) % turns->length);
+	return is_available(turns->real, turns->service);
+}
+
+GLOBAL __u32 schedule_rr(const struct request *request)
+{
+	struct turns turns;
+
+	if (!request)
+		return NO_REAL;
+	turns.chunk = request->chunk;
+	turns.length = request->length;
+	turns.service = request->service;
+	turns.real = NO_REAL;
+	if (rr_turn(0, &turns))
+		return turns.real;
+	bpf_loop(request->length, rr_turn, &turns, 0);
+	return turns.real;
 }
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef SLUICE_SCHEDULE_H
 #define SLUICE_SCHEDULE_H
 
+#include "../opening.h"
 #include "dh.h"
 #include "fo.h"
 #include "lblc.h"
@@ -18,53 +19,67 @@
 #include "wlc.h"
 #include "wrr.h"
 
-/* Index into real_servers, or NO_REAL. */
-static __always_inline __u32 schedule(const struct service *service, __u32 index, const struct flow *flow)
+static __always_inline __u32 schedule_by(enum scheduler scheduler, const struct request *request)
 {
-	/* One load of the whole word: chunk and length belong together. */
-	__u64 word = *(volatile const __u64 *)&service->ring;
-	struct request request = {
-		.flow = *flow,
-		.service = index,
-		.chunk = word,
-		.length = word >> 32,
-		.flags = service->scheduler_flags,
-	};
-
-	if (!request.length)
-		return NO_REAL;
-	switch (service->scheduler) {
+	switch (scheduler) {
 	case SCHEDULER_RR:
-		return schedule_rr(&request);
+		return schedule_rr(request);
 	case SCHEDULER_WRR:
-		return schedule_wrr(&request);
+		return schedule_wrr(request);
 	case SCHEDULER_MH:
-		return schedule_mh(&request);
+		return schedule_mh(request);
 	case SCHEDULER_SH:
-		return schedule_sh(&request);
+		return schedule_sh(request);
 	case SCHEDULER_DH:
-		return schedule_dh(&request);
+		return schedule_dh(request);
 	case SCHEDULER_LC:
-		return schedule_lc(&request);
+		return schedule_lc(request);
 	case SCHEDULER_WLC:
-		return schedule_wlc(&request);
+		return schedule_wlc(request);
 	case SCHEDULER_SED:
-		return schedule_sed(&request);
+		return schedule_sed(request);
 	case SCHEDULER_NQ:
-		return schedule_nq(&request);
+		return schedule_nq(request);
 	case SCHEDULER_LBLC:
-		return schedule_lblc(&request);
+		return schedule_lblc(request);
 	case SCHEDULER_LBLCR:
-		return schedule_lblcr(&request);
+		return schedule_lblcr(request);
 	case SCHEDULER_FO:
-		return schedule_fo(&request);
+		return schedule_fo(request);
 	case SCHEDULER_OVF:
-		return schedule_ovf(&request);
+		return schedule_ovf(request);
 	case SCHEDULER_TWOS:
-		return schedule_twos(&request);
+		return schedule_twos(request);
 	default:
 		return NO_REAL;
 	}
+}
+
+/* A real server of the service for the connection that is being opened: index into real_servers, or NO_REAL. */
+GLOBAL __u32 schedule(__u32 service)
+{
+	const struct service *found = bpf_map_lookup_elem(&services, &service);
+	struct opening *opening = opening_here();
+
+	if (!opening || !found)
+		return NO_REAL;
+
+	/* One load of the whole word: chunk and length belong together. */
+	__u64 word = *(volatile const __u64 *)&found->ring;
+	struct request *request = &opening->request;
+	const struct real_server *real;
+	__u32 index;
+
+	request->flow = opening->route.flow;
+	request->service = service;
+	request->chunk = word;
+	request->length = word >> 32;
+	request->flags = found->scheduler_flags;
+	if (!request->length)
+		return NO_REAL;
+	index = schedule_by(found->scheduler, request);
+	real = bpf_map_lookup_elem(&real_servers, &index);
+	return real && real->state == REAL_ACTIVE && real->service == service && real->weight ? index : NO_REAL;
 }
 
 #endif

@@ -38,8 +38,10 @@ GLOBAL __u32 schedule_sh(const struct request *request)
 	fallback_begin(&fallback, request);
 	fallback.first = sh_slot(fallback.word, 0);
 	real = ring_slot(request->chunk, fallback.first);
-	if (is_available(real, request->service) || !(request->flags & SCHEDULER_FALLBACK))
+	if (is_available(real, request->service))
 		return real;
+	if (!(request->flags & SCHEDULER_FALLBACK))
+		return NO_REAL;
 	bpf_loop(SH_SLOTS, sh_try, &fallback, 0);
 	return fallback.real;
 }

@@ -5,7 +5,7 @@
 import path from "node:path";
 import { type BpfObject, interfaceIndex, Link, openObject, type Program } from "libbpf-ts";
 import { ENTRIES_PER_BUCKET } from "../../src/dataplane/sizes.js";
-import { Bed } from "../packet/bed.js";
+import { Bed, type Sizes } from "../packet/bed.js";
 import { network } from "../packet/network.js";
 import { type Packets, Prelude, preludeFolder } from "../prelude/prelude.js";
 import { pairwise, type Summary, summarize } from "./statistics.js";
@@ -101,8 +101,8 @@ export class Bench {
   }
 
   /** Another data plane with a table of its own, in the same network; closed with the bench. */
-  async anotherBed(entries: number): Promise<Bed> {
-    const bed = await Bed.open({ buckets: bucketsFor(entries) });
+  async anotherBed(entries: number, sizes: Omit<Sizes, "buckets"> = {}): Promise<Bed> {
+    const bed = await Bed.open({ ...sizes, buckets: bucketsFor(entries) });
     this.#beds.push(bed);
     return bed;
   }

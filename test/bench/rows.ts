@@ -6,7 +6,7 @@
  */
 import { ConnectionDirection } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes } from "../packet/addresses.js";
-import { type Bed, type Method, type ServiceSetup, type Setup } from "../packet/bed.js";
+import type { Bed, Method, SchedulerName, ServiceSetup, Setup } from "../packet/bed.js";
 import { CLIENT, realAddress, realMac, VIP } from "../packet/network.js";
 import { clientFlows, emptyFlows, everyNth, type Flows, shuffle } from "../prelude/flows.js";
 import { type Bench, type Contender, type RowResult, TABLE_ENTRIES } from "./bench.js";
@@ -352,6 +352,87 @@ function live(count: number): Row {
   };
 }
 
+/** What each scheduler needs as its ring, of so many real servers: for the cost of a pick only its length counts. */
+function ringFor(scheduler: SchedulerName, servers: number): readonly number[] | undefined {
+  const table = (slots: number): number[] => Array.from({ length: slots }, (_, slot) => slot % servers);
+  switch (scheduler) {
+    case "mh":
+      return table(servers > 256 ? MH_SLOTS : 4093);
+    case "sh":
+    case "dh":
+      return table(256);
+    default:
+      return undefined;
+  }
+}
+
+/** The control plane's choice for 4096 real servers (src/model/service.ts, TABLE_SIZES). */
+const MH_SLOTS = 131_071;
+const MOST_SERVERS = 4096;
+const PICK_ENTRIES = 2 ** 16;
+
+/** Every packet opens a connection of a service with so many real servers. */
+function picking(scheduler: SchedulerName, servers: number): Row {
+  const name = `pick-${scheduler}-${servers}`;
+  return {
+    name,
+    slow: servers === MOST_SERVERS,
+    run: async (bench) => {
+      const bed = await bench.scene("pick", () =>
+        bench.anotherBed(PICK_ENTRIES, { realServers: MOST_SERVERS, ringSlots: MH_SLOTS }),
+      );
+      const ring = ringFor(scheduler, servers);
+      const setup: Setup = {
+        services: [
+          {
+            protocol: "tcp",
+            vip: VIP,
+            port: PORT,
+            scheduler,
+            ...(ring !== undefined && { ring }),
+            realServers: Array.from({ length: servers }, (_, n) => ({
+              address: `10.1.${1 + (n >> 8)}.${n & 255}`,
+              method: "dr" as const,
+              hop: { mac: realMac(1), interface: "c0" as const },
+            })),
+          },
+        ],
+      };
+      const program = bed.object.program("sluice");
+      const packets = { frame: newFrame("S"), flows: "new" } as const;
+      const prepare = (): void => bed.configure(setup);
+      prepare();
+      await bench.send(program, packets, 100, XDP_TX);
+      const title = `new SYN each, ${scheduler}, ${servers.toLocaleString("en")} real servers`;
+      const contenders = [floorFor(bench, "dr"), { name: "sluice", program, prepare }] as const;
+      return bench.compare({
+        name,
+        title,
+        packets,
+        packetsPerSample: servers === MOST_SERVERS ? 2000 : 20_000,
+        contenders,
+      });
+    },
+  };
+}
+
+const PICKED: readonly SchedulerName[] = [
+  "rr",
+  "wrr",
+  "lc",
+  "wlc",
+  "sh",
+  "dh",
+  "sed",
+  "nq",
+  "lblc",
+  "lblcr",
+  "mh",
+  "fo",
+  "ovf",
+  "twos",
+];
+
 const COUNTS = [1, 1000, 100_000, 1_000_000];
 
 /** All rows, those that share a state of the tables next to each other. */
@@ -370,6 +451,7 @@ export const rows: readonly Row[] = [
   openingInFullTable("dr", "established"),
   notForUs(1),
   notForUs(100_000),
+  ...[16, 256, MOST_SERVERS].flatMap((servers) => PICKED.map((scheduler) => picking(scheduler, servers))),
   echo(),
   load(),
   live(1),

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { type BpfMap, type BpfObject, openObject, RingBuffer } from "libbpf-ts";
 import {
   AddressFamily,
+  ConnectionState,
   DropReason,
   type Event,
   ForwardingMethod,
@@ -33,10 +34,24 @@ export interface RealServerSetup {
   readonly method: Method;
   /** Left out: 1. */
   readonly weight?: number;
-  readonly removed?: boolean;
-  /** tun: source of the outer header; left out: the director's address on the next hop's interface. */
-  readonly tunnelSource?: string;
+  /** Out of its service; what its connections get. */
+  readonly removed?: Removal | undefined;
+  /** Connections from which on it takes no new ones, and below which it does again; left out: 0, none. */
+  readonly thresholds?: readonly [upper: number, lower: number];
+  /** The director's address towards it; left out: that on the next hop's interface. */
+  readonly director?: string;
   readonly hop: { readonly mac: string; readonly interface?: InterfaceName; readonly mtu?: number } | "unresolved";
+}
+
+export type Removal = "drop" | "keep" | "reset";
+const STATES = {
+  drop: RealServerState.REAL_REMOVED,
+  keep: RealServerState.REAL_DRAINING,
+  reset: RealServerState.REAL_RESET,
+} as const;
+
+function stateOf(removed: Removal | undefined): RealServerState {
+  return removed === undefined ? RealServerState.REAL_ACTIVE : STATES[removed];
 }
 
 export type SchedulerName = Lowercase<keyof typeof Scheduler extends `SCHEDULER_${infer N}` ? N : never>;
@@ -46,10 +61,22 @@ const LIVE: readonly SchedulerName[] = ["lc", "wlc", "sed", "nq", "lblc", "lblcr
 
 const FLAGS = { fallback: SchedulerFlag.SCHEDULER_FALLBACK, port: SchedulerFlag.SCHEDULER_PORT } as const;
 
+const PROTOCOLS = {
+  tcp: Protocol.PROTOCOL_TCP,
+  udp: Protocol.PROTOCOL_UDP,
+  sctp: Protocol.PROTOCOL_SCTP,
+  mark: Protocol.PROTOCOL_IP,
+} as const;
+
 export interface ServiceSetup {
-  readonly protocol: "tcp" | "udp";
+  /** "mark": a firewall mark's service; its VIP is the mark as 0.0.0.mark, its port 0. */
+  readonly protocol: keyof typeof PROTOCOLS;
   readonly vip: string;
+  /** 0: any. */
   readonly port: number;
+  /** Left out: none. The mask is over the client's address; left out: all of it. */
+  readonly persistence?: { readonly seconds: number; readonly mask?: string };
+  readonly onePacket?: boolean;
   /** Left out: rr. */
   readonly scheduler?: SchedulerName;
   /** Of sh and mh; left out: none. */
@@ -59,12 +86,36 @@ export interface ServiceSetup {
   readonly ring?: readonly number[];
 }
 
+/** What is left out matches anything. Ports are first and last. */
+export interface MarkRuleSetup {
+  readonly mark: number;
+  readonly protocol?: "tcp" | "udp" | "sctp";
+  readonly source?: { readonly address: string; readonly mask: string };
+  readonly destination?: { readonly address: string; readonly mask: string };
+  readonly sourcePorts?: readonly [number, number];
+  readonly destinationPorts?: readonly [number, number];
+}
+
+/** As abi.h's struct settings has them. */
+export interface SettingsSetup {
+  readonly icmpRate?: number;
+  readonly connReuseMode?: number;
+  readonly expireNodestConn?: boolean;
+  readonly expireQuiescentTemplate?: boolean;
+  readonly natIcmpSend?: boolean;
+  readonly sloppyTcp?: boolean;
+  readonly sloppySctp?: boolean;
+}
+
 export interface Setup {
   readonly services: readonly ServiceSetup[];
   readonly localAddresses?: readonly string[];
   readonly localPorts?: readonly [number, number];
   /** Seconds; left out: IPVS's. */
   readonly timeouts?: Partial<Record<State, number>>;
+  readonly markRules?: readonly MarkRuleSetup[];
+  /** Left out: IPVS's defaults, and no ICMP errors. */
+  readonly settings?: SettingsSetup;
   /** Left out: all. */
   readonly egress?: readonly InterfaceName[];
 }
@@ -75,12 +126,16 @@ export interface Sizes {
   readonly buckets: number;
   /** Left out: 64. */
   readonly realServers?: number;
+  /** Of each service's ring at most; left out: 4096, the largest mh table of these tests. */
+  readonly ringSlots?: number;
 }
+const { CONNECTION_STATES } = ConnectionState;
 const SERVICES = 16;
 const REAL_SERVERS = 64;
-/** Slots that each service's ring may have: the largest mh table of these tests. */
 const RING_SLOTS = 4096;
 const CHUNK_SLOTS = 16;
+/** Behind the rings of the services lies that of the local addresses, one for all real servers. */
+const POOL_CHUNKS = 16;
 /** The table's hash is keyed with it; any will do, and the same in every run. */
 const SEED = Array.from({ length: 6 }, (_, i) => (BigInt(i + 1) * 0x9e3779b97f4a7c15n) & 0xffffffffffffffffn);
 
@@ -112,6 +167,17 @@ interface Counters {
   readonly drops: readonly { packets: number; bytes: number }[];
 }
 
+export const NO_LOAD = {
+  active: 0,
+  inactive: 0,
+  templates: 0,
+  one_packet: 0,
+  overloaded: 0,
+  last_weight: 0,
+  upper: 0,
+  lower: 0,
+};
+
 function addressValue(text: string): { bytes: Uint8Array } {
   const bytes = new Uint8Array(16);
   bytes.set(ipv4Bytes(text));
@@ -135,9 +201,10 @@ const TRAFFIC_FIELDS: readonly (keyof Traffic)[] = [
   "out_bytes",
 ];
 
-function sumTraffic(perCpu: readonly Traffic[]): Record<keyof Traffic, number> {
+/** A service's traffic is that of its real servers; `counts` are theirs, or one's by processor. */
+function addTraffic(counts: readonly Record<keyof Traffic, number | bigint>[]): Record<keyof Traffic, number> {
   const sum = { connections: 0, in_packets: 0, in_bytes: 0, out_packets: 0, out_bytes: 0 };
-  for (const one of perCpu) for (const field of TRAFFIC_FIELDS) sum[field] += Number(one[field]);
+  for (const one of counts) for (const field of TRAFFIC_FIELDS) sum[field] += Number(one[field]);
   return sum;
 }
 
@@ -150,6 +217,8 @@ export class Bed {
   #setup: Setup = { services: [] };
   #services: string[] = [];
   #realServers: string[] = [];
+  /** Each real server's service. */
+  #serviceOf: number[] = [];
   #before: Counters;
 
   private constructor(object: BpfObject, sizes: Required<Sizes>, interfaces: Bed["interfaces"]) {
@@ -161,17 +230,25 @@ export class Bed {
   }
 
   /** Must run in a network namespace that may be changed: see own-namespace.ts. */
-  static async open({ buckets, realServers = REAL_SERVERS }: Sizes = { buckets: 16 }): Promise<Bed> {
-    const sizes = { buckets, realServers };
+  static async open(
+    { buckets, realServers = REAL_SERVERS, ringSlots = RING_SLOTS }: Sizes = { buckets: 16 },
+  ): Promise<Bed> {
+    const sizes = { buckets, realServers, ringSlots: Math.ceil(ringSlots / CHUNK_SLOTS) * CHUNK_SLOTS };
     const open = openObject(OBJECT);
     open.setRodata({ connection_buckets: sizes.buckets, hash_seed: SEED });
     open.map("connection_table").setMaxEntries(sizes.buckets);
-    for (const name of ["services", "cursors", "service_counters", "service_index", "vips"]) {
+    for (const name of ["services", "cursors", "service_index", "vips"]) {
       open.map(name).setMaxEntries(SERVICES);
     }
-    for (const name of ["real_servers", "real_load", "real_counters"]) open.map(name).setMaxEntries(realServers);
-    open.map("rings").setMaxEntries((SERVICES * RING_SLOTS) / CHUNK_SLOTS);
+    for (const name of ["real_servers", "real_load", "real_counters", "local_pools", "nat_endpoints"]) {
+      open.map(name).setMaxEntries(realServers);
+    }
+    open.map("rings").setMaxEntries((SERVICES * sizes.ringSlots) / CHUNK_SLOTS + POOL_CHUNKS);
     return new Bed(await open.load(), sizes, network());
+  }
+
+  get #poolChunk(): number {
+    return (SERVICES * this.sizes.ringSlots) / CHUNK_SLOTS;
   }
 
   close(): void {
@@ -190,10 +267,13 @@ export class Bed {
     this.#setup = setup;
     this.#services = [];
     this.#realServers = [];
+    this.#serviceOf = [];
     this.setTimeouts(setup.timeouts ?? {});
-    for (const [index, address] of (setup.localAddresses ?? []).entries()) {
-      this.map("local_addresses").set(index, addressValue(address));
-    }
+    this.#setMarkRules(setup.markRules ?? []);
+    this.setSettings(setup.settings ?? {});
+    const locals = setup.localAddresses ?? [];
+    for (const [index, address] of locals.entries()) this.map("local_addresses").set(index, addressValue(address));
+    this.#setRing(this.#poolChunk, [...locals.keys()]);
     for (const name of setup.egress ?? (Object.keys(this.interfaces) as InterfaceName[])) {
       this.map("egress").set(this.interfaces[name], this.interfaces[name]);
     }
@@ -207,21 +287,61 @@ export class Bed {
     for (const [state, seconds] of Object.entries({ ...TIMEOUTS, ...timeouts })) {
       ticks[stateNumber(state as State)] = Math.round(seconds / TICK_SECONDS);
     }
-    const [first, last] = this.#setup.localPorts ?? [1024, 32767];
+    this.map("timeouts").set(0, { ticks: Array.from({ length: CONNECTION_STATES }, (_, state) => ticks[state] ?? 0) });
+  }
+
+  setSettings(settings: SettingsSetup): void {
+    const bit = (on: boolean | undefined): number => (on ? 1 : 0);
     this.map("settings").set(0, {
-      timeouts: ticks,
-      local_addresses: this.#setup.localAddresses?.length ?? 0,
-      local_port_first: first,
-      local_port_last: last,
+      mark_rules: { first: 0, count: this.#setup.markRules?.length ?? 0 },
+      icmp_rate: settings.icmpRate ?? 0,
+      conn_reuse_mode: settings.connReuseMode ?? 1,
+      expire_nodest_conn: bit(settings.expireNodestConn),
+      expire_quiescent_template: bit(settings.expireQuiescentTemplate),
+      nat_icmp_send: bit(settings.natIcmpSend),
+      sloppy_tcp: bit(settings.sloppyTcp),
+      sloppy_sctp: bit(settings.sloppySctp),
     });
   }
 
+  #setMarkRules(rules: readonly MarkRuleSetup[]): void {
+    const any = { address: "0.0.0.0", mask: "0.0.0.0" };
+    for (const [index, rule] of rules.entries()) {
+      const { source = any, destination = any } = rule;
+      this.map("mark_rules").set(index, {
+        source: addressValue(source.address),
+        source_mask: addressValue(source.mask),
+        destination: addressValue(destination.address),
+        destination_mask: addressValue(destination.mask),
+        source_ports: [...(rule.sourcePorts ?? [0, 65535])],
+        destination_ports: [...(rule.destinationPorts ?? [0, 65535])],
+        mark: rule.mark,
+        protocol: rule.protocol === undefined ? Protocol.PROTOCOL_IP : PROTOCOLS[rule.protocol],
+        family: AddressFamily.FAMILY_IPV4,
+      });
+    }
+  }
+
+  #setRing(chunk: number, ring: readonly number[]): void {
+    for (let at = 0; at < ring.length; at += CHUNK_SLOTS) {
+      const slots = Array.from({ length: CHUNK_SLOTS }, (_, i) => ring[at + i] ?? 0);
+      this.map("rings").set(chunk + at / CHUNK_SLOTS, { slots });
+    }
+  }
+
   #clear(): void {
-    for (const name of ["service_index", "vips", "egress", "destinations"] as const) {
+    for (const name of ["service_index", "vips", "egress", "destinations", "nat_endpoints"] as const) {
       const map = this.object.map(name);
       for (const key of [...map.keys()]) map.delete(key);
     }
-    for (const name of ["connection_table", "services", "cursors", "real_servers", "real_load"] as const) {
+    for (const name of [
+      "connection_table",
+      "services",
+      "cursors",
+      "real_servers",
+      "real_load",
+      "local_pools",
+    ] as const) {
       const map = this.object.map(name);
       const key = new Uint8Array(4);
       const zero = new Uint8Array(map.valueSize);
@@ -240,7 +360,7 @@ export class Bed {
     const key = {
       vip: addressValue(service.vip),
       port: service.port,
-      protocol: service.protocol === "tcp" ? Protocol.PROTOCOL_TCP : Protocol.PROTOCOL_UDP,
+      protocol: PROTOCOLS[service.protocol],
       family: AddressFamily.FAMILY_IPV4,
     } as const;
     const first = this.#realServers.length;
@@ -250,12 +370,11 @@ export class Bed {
     const weighted = places.filter((i) => (service.realServers[i]?.weight ?? 1) > 0);
     const scheduler = service.scheduler ?? "rr";
     const ring = (service.ring ?? (LIVE.includes(scheduler) ? places : weighted)).map((place) => first + place);
-    if (ring.length > RING_SLOTS) throw new RangeError(`a ring has at most ${RING_SLOTS} slots here`);
-    const chunk = (index * RING_SLOTS) / CHUNK_SLOTS;
-    for (let at = 0; at < ring.length; at += CHUNK_SLOTS) {
-      const slots = Array.from({ length: CHUNK_SLOTS }, (_, i) => ring[at + i] ?? 0);
-      this.map("rings").set(chunk + at / CHUNK_SLOTS, { slots });
-    }
+    if (ring.length > this.sizes.ringSlots)
+      throw new RangeError(`a ring has at most ${this.sizes.ringSlots} slots here`);
+    const chunk = (index * this.sizes.ringSlots) / CHUNK_SLOTS;
+    this.#setRing(chunk, ring);
+    const { persistence } = service;
     this.map("services").set(index, {
       ...key,
       scheduler: Scheduler[`SCHEDULER_${scheduler.toUpperCase() as Uppercase<SchedulerName>}`],
@@ -264,8 +383,12 @@ export class Bed {
         0,
       ) as SchedulerFlag,
       ring: { chunk, length: ring.length },
+      one_packet: service.onePacket ? 1 : 0,
+      persistence: Math.round((persistence?.seconds ?? 0) / TICK_SECONDS),
+      persistence_mask: addressValue(persistence?.mask ?? "255.255.255.255"),
     });
     this.map("service_index").set(key, index);
+    if (service.protocol === "mark") return;
     const vip = { address: key.vip, family: key.family };
     this.map("vips").set(vip, { services: (this.map("vips").get(vip)?.services ?? 0) + 1 });
   }
@@ -275,10 +398,11 @@ export class Bed {
     const port = real.port ?? service.port;
     const hop = real.hop === "unresolved" ? undefined : real.hop;
     const by = hop?.interface ?? "r0";
+    this.#serviceOf.push(serviceIndex);
     this.#realServers.push(`${this.#services[serviceIndex] ?? ""} ${real.address}:${port}`);
     this.map("real_servers").set(index, {
       address: addressValue(real.address),
-      tunnel_source: addressValue(real.method === "tun" ? (real.tunnelSource ?? INTERFACES[by].address) : "0.0.0.0"),
+      director: addressValue(real.director ?? INTERFACES[by].address),
       ifindex: hop === undefined ? 0 : this.interfaces[by],
       destination_mac: hop === undefined ? new Uint8Array(6) : macBytes(hop.mac),
       source_mac: hop === undefined ? new Uint8Array(6) : macBytes(INTERFACES[by].mac),
@@ -286,10 +410,24 @@ export class Bed {
       port,
       method: ForwardingMethod[`METHOD_${real.method.toUpperCase() as Uppercase<Method>}`],
       family: AddressFamily.FAMILY_IPV4,
-      state: real.removed ? RealServerState.REAL_REMOVED : RealServerState.REAL_ACTIVE,
+      state: stateOf(real.removed),
+      timeouts: 0,
       service: serviceIndex,
       weight: real.weight ?? 1,
     });
+    const [upper, lower] = real.thresholds ?? [0, 0];
+    this.map("real_load").set(index, { ...NO_LOAD, upper, lower });
+    const [firstPort, lastPort] = this.#setup.localPorts ?? [1024, 32767];
+    this.map("local_pools").set(index, {
+      ring: { chunk: this.#poolChunk, length: this.#setup.localAddresses?.length ?? 0 },
+      first_port: firstPort,
+      last_port: lastPort,
+    });
+    if (real.method === "nat") {
+      const protocol = PROTOCOLS[service.protocol];
+      const endpoint = { vip: addressValue(real.address), port, protocol, family: AddressFamily.FAMILY_IPV4 } as const;
+      this.map("nat_endpoints").set(endpoint, index);
+    }
   }
 
   /** Changes the setup of a real server that is there: its service's n-th, from 0. */
@@ -300,9 +438,7 @@ export class Bed {
     if (old === undefined) throw new RangeError(`there is no real server ${index}`);
     this.map("real_servers").set(index, {
       ...old,
-      ...(change.removed !== undefined && {
-        state: change.removed ? RealServerState.REAL_REMOVED : RealServerState.REAL_ACTIVE,
-      }),
+      ...("removed" in change && { state: stateOf(change.removed) }),
       ...(change.weight !== undefined && { weight: change.weight }),
       ...(change.hop === "unresolved" && { ifindex: 0 }),
     });
@@ -332,7 +468,7 @@ export class Bed {
   /** Runs the maintenance program over a slice of buckets; all, unless others are named. */
   sweep(first = 0, count = this.sizes.buckets): SweepRequest {
     const codec = this.object.btf.codec<SweepRequest>("sweep_request");
-    const request = codec.encode({ first, count, removed: 0, orphans: 0, entries: 0 });
+    const request = codec.encode({ first, count, removed: 0, orphans: 0, entries: 0, resets: 1 });
     return codec.decode(this.object.program("sweep").testRun({ data: request, dataOutSize: codec.size }).data);
   }
 
@@ -355,13 +491,16 @@ export class Bed {
   }
 
   /** What is counted for the n-th real server of all, from 0. */
-  load(index: number): Load {
-    const { active, inactive } = this.map("real_load").get(index) ?? { active: 0, inactive: 0 };
+  load(index: number): Pick<Load, "active" | "inactive"> {
+    const { active, inactive } = this.loads()[index] ?? NO_LOAD;
     return { active, inactive };
   }
 
   loads(): Load[] {
-    return Array.from({ length: this.sizes.realServers }, (_, index) => this.load(index));
+    return Array.from({ length: this.sizes.realServers }, (_, index) => {
+      const { active, inactive, templates, one_packet } = this.map("real_load").get(index) ?? NO_LOAD;
+      return { active, inactive, templates, onePacket: one_packet };
+    });
   }
 
   /** What does not hold of the table's and the counts' promises: nothing, always. */
@@ -371,10 +510,13 @@ export class Bed {
 
   #counters(): Counters {
     const read = (map: BpfMap<number, Traffic>, count: number): Record<keyof Traffic, number>[] =>
-      Array.from({ length: count }, (_, index) => sumTraffic(map.getPerCpu(index) ?? []));
+      Array.from({ length: count }, (_, index) => addTraffic(map.getPerCpu(index) ?? []));
+    const realServers = read(this.map("real_counters"), this.#realServers.length);
     return {
-      services: read(this.map("service_counters"), this.#services.length),
-      realServers: read(this.map("real_counters"), this.#realServers.length),
+      services: this.#services.map((_, service) =>
+        addTraffic(realServers.filter((_, i) => this.#serviceOf[i] === service)),
+      ),
+      realServers,
       drops: DROP_NAMES.map((_, index) => {
         const perCpu = this.map("drops").getPerCpu(index) ?? [];
         return {

@@ -16,7 +16,7 @@ export function passes(violation: string): boolean {
 }
 
 const BUCKET_SLOTS = 16;
-const NO_TWIN = 0xffffffff;
+const NOWHERE = 0xffffffff;
 const BUCKET = layout.Bucket.offsets;
 const CONNECTION = layout.Connection.offsets;
 const FLOW = layout.Flow.offsets;
@@ -24,7 +24,8 @@ const FLOW = layout.Flow.offsets;
 export interface Entry {
   /** bucket << 4 | slot */
   readonly location: number;
-  readonly direction: "forward" | "reverse";
+  /** "none": a persistence template. */
+  readonly direction: "forward" | "reverse" | "none";
   readonly source: string;
   readonly sourcePort: number;
   readonly destination: string;
@@ -34,7 +35,8 @@ export interface Entry {
   /** Tick. */
   readonly expires: number;
   readonly real: number;
-  readonly service: number;
+  /** Forward: the location of the template that led it. A template: how many connections name it. */
+  readonly template: number | undefined;
   /** The location of the other direction's entry. */
   readonly twin: number | undefined;
   readonly id: number;
@@ -42,9 +44,18 @@ export interface Entry {
   readonly local: { readonly address: number; readonly port: number };
 }
 
+/** What a real server is counted by. */
 export interface Load {
   readonly active: number;
   readonly inactive: number;
+  readonly templates: number;
+  readonly onePacket: number;
+}
+
+function countOf(state: State): keyof Load {
+  if (state === "TEMPLATE" || state === "TEMPLATE_ASSURED") return "templates";
+  if (state === "ONE_PACKET") return "onePacket";
+  return isActive(state) ? "active" : "inactive";
 }
 
 /** The rodata that places depend on. */
@@ -95,7 +106,7 @@ export class ConnectionTable {
     return (location >>> 4) * layout.Bucket.size + BUCKET.slots + (location & 15) * layout.Connection.size;
   }
 
-  #u32(location: number, field: "expires" | "real" | "service" | "twin"): number {
+  #u32(location: number, field: "expires" | "real" | "template" | "twin"): number {
     return this.#view.getUint32(this.#at(location) + CONNECTION[field], true);
   }
 
@@ -103,8 +114,19 @@ export class ConnectionTable {
     return this.#view.getUint16(this.#at(location) + CONNECTION.id, true);
   }
 
+  #direction(location: number): Entry["direction"] {
+    switch (this.#view.getUint8(this.#at(location) + CONNECTION.direction) as ConnectionDirection) {
+      case ConnectionDirection.DIRECTION_FORWARD:
+        return "forward";
+      case ConnectionDirection.DIRECTION_REVERSE:
+        return "reverse";
+      case ConnectionDirection.DIRECTION_NONE:
+        return "none";
+    }
+  }
+
   #isForward(location: number): boolean {
-    return this.#view.getUint8(this.#at(location) + CONNECTION.direction) === ConnectionDirection.DIRECTION_FORWARD;
+    return this.#direction(location) === "forward";
   }
 
   #state(location: number): State {
@@ -136,9 +158,10 @@ export class ConnectionTable {
     const flow = at + CONNECTION.flow;
     const address = (offset: number): string => ipv4Text(this.#bytes.subarray(flow + offset, flow + offset + 4));
     const twin = this.#u32(location, "twin");
+    const template = this.#u32(location, "template");
     return {
       location,
-      direction: this.#isForward(location) ? "forward" : "reverse",
+      direction: this.#direction(location),
       source: address(FLOW.source),
       sourcePort: this.#view.getUint16(flow + FLOW.source_port),
       destination: address(FLOW.destination),
@@ -147,8 +170,8 @@ export class ConnectionTable {
       state: this.#state(location),
       expires: this.#u32(location, "expires"),
       real: this.#u32(location, "real"),
-      service: this.#u32(location, "service"),
-      twin: twin === NO_TWIN ? undefined : twin,
+      template: template === NOWHERE ? undefined : template,
+      twin: twin === NOWHERE ? undefined : twin,
       id: this.#id(location),
       local: {
         address: this.#view.getUint16(at + CONNECTION.local_address, true),
@@ -188,17 +211,26 @@ export class ConnectionTable {
 
   #countViolations(loads: readonly Load[]): string[] {
     const found: string[] = [];
-    const active = new Map<number, number>();
-    const inactive = new Map<number, number>();
+    const holds = loads.map(() => ({ active: 0, inactive: 0, templates: 0, onePacket: 0 }));
+    const named = new Map<number, number>();
     for (const location of this.locations()) {
-      if (!this.#isForward(location)) continue;
-      const real = this.#u32(location, "real");
-      const counts = isActive(this.#state(location)) ? active : inactive;
-      counts.set(real, (counts.get(real) ?? 0) + 1);
+      if (this.#direction(location) === "reverse") continue;
+      const held = holds[this.#u32(location, "real")];
+      if (held !== undefined) held[countOf(this.#state(location))]++;
+      const template = this.#u32(location, "template");
+      if (this.#isForward(location) && template !== NOWHERE) named.set(template, (named.get(template) ?? 0) + 1);
     }
+    for (const location of this.locations()) {
+      if (this.#direction(location) !== "none") continue;
+      const said = this.#u32(location, "template");
+      const counted = named.get(location) ?? 0;
+      if (said !== counted) found.push(`template ${location}: says that ${said | 0} name it, ${counted} do`);
+      named.delete(location);
+    }
+    for (const location of named.keys()) found.push(`a connection names ${location}, which is no template`);
     for (const [real, load] of loads.entries()) {
-      const held = { active: active.get(real) ?? 0, inactive: inactive.get(real) ?? 0 };
-      for (const kind of ["active", "inactive"] as const) {
+      const held = holds[real] ?? { active: 0, inactive: 0, templates: 0, onePacket: 0 };
+      for (const kind of ["active", "inactive", "templates", "onePacket"] as const) {
         // A count below zero would show as one near 2^32.
         if (load[kind] !== held[kind]) {
           found.push(`real server ${real}: ${kind} is ${load[kind] | 0}, holds ${held[kind]}`);
@@ -217,7 +249,7 @@ export class ConnectionTable {
     for (const location of this.locations()) {
       const bucket = location >>> 4;
       used[bucket] = (used[bucket] ?? 0) + 1;
-      const name = `${this.#isForward(location) ? "forward" : "reverse"} entry ${bucket}/${location & 15}`;
+      const name = `${this.#direction(location)} entry ${bucket}/${location & 15}`;
       const { first, second, tag } = this.#place(location);
       if (tag !== this.#tag(bucket, location & 15)) found.push(`${name}: the tag is not its flow's`);
       if (bucket !== first && bucket !== second) found.push(`${name}: lies in neither of its buckets`);
@@ -256,7 +288,7 @@ export class ConnectionTable {
 
   #wrongTwin(location: number): string | undefined {
     const twin = this.#u32(location, "twin");
-    if (twin === NO_TWIN) return this.#isForward(location) ? undefined : "has no twin";
+    if (twin === NOWHERE) return this.#direction(location) === "reverse" ? "has no twin" : undefined;
     if (!this.#inUse(twin)) return "its twin is gone";
     if (this.#u32(twin, "twin") !== location) return "its twin names another";
     if (this.#id(twin) !== this.#id(location)) return "its twin's id is another";

@@ -165,7 +165,7 @@ const nothingOpens: Row[] = [
   },
   {
     name: "the ring's real server was removed",
-    setup: service([real(1, "nat", { removed: true })], { ring: [0] }),
+    setup: service([real(1, "nat", { removed: "drop" })], { ring: [0] }),
     steps: [drops("no_real_server", segment("S", 1))],
   },
   {
@@ -214,14 +214,14 @@ t.test("real servers that go", async (t) => {
     t.test(`${method}: removed, its connections' packets are dropped, and replies still translated`, async (t) => {
       bed.configure(service([real(1, method)]));
       t.equal(pick(bed, segment("S", 1)), 1);
-      bed.changeRealServer(0, 0, { removed: true });
+      bed.changeRealServer(0, 0, { removed: "drop" });
       t.equal(pick(bed, segment("A", 1)), "drop real_server_removed");
       if (method === "fullnat") {
         const result = bed.run(build(reverseReply(bed.connections()[0]?.local.port ?? 0, 1)), "r0");
         t.equal(result.verdict, "redirect");
       }
       t.equal(bed.connections().length, 1, "until it expires");
-      bed.changeRealServer(0, 0, { removed: false });
+      bed.changeRealServer(0, 0, { removed: undefined });
       t.equal(pick(bed, segment("A", 1)), 1, "and come back with it");
       t.same(bed.violations(), []);
     });

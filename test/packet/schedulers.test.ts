@@ -2,7 +2,7 @@
 import "./own-namespace.js";
 import fc from "fast-check";
 import t, { type Test } from "tap";
-import { Bed, type SchedulerName, type ServiceSetup, type Setup } from "./bed.js";
+import { Bed, NO_LOAD, type SchedulerName, type ServiceSetup, type Setup } from "./bed.js";
 import { build, parse } from "./frame.js";
 import { INTERFACES, ROUTER_MAC } from "./network.js";
 import {
@@ -245,7 +245,7 @@ t.test("lblc: a destination keeps its server until that is crowded, quiesced or 
   bed.changeRealServer(0, 1, { weight: 0 });
   t.equal(open(), 0, "a quiesced one leaves");
   bed.changeRealServer(0, 1, { weight: 3 });
-  bed.changeRealServer(0, 0, { removed: true });
+  bed.changeRealServer(0, 0, { removed: "drop" });
   t.equal(open(), 1, "as does a removed one");
 });
 
@@ -255,7 +255,7 @@ t.test("lblcr: a crowded destination gets more servers, and keeps them", async (
   t.equal(open(), 1, "crowded: wlc's pick joins the set");
   t.equal(open(), 1, "the least loaded of the set");
   bed.changeRealServer(0, 0, { weight: 0 });
-  bed.changeRealServer(0, 1, { removed: true });
+  bed.changeRealServer(0, 1, { removed: "drop" });
   t.equal(open(), 2, "those that are quiesced or removed are not picked");
   bed.changeRealServer(0, 0, { weight: 9 });
   t.equal(open(), 0, "one that comes back is in the set still");
@@ -286,7 +286,7 @@ t.test("twos: on idle servers in proportion to their weights", async (t) => {
   for (let i = 0; i < times; i++) {
     const client = newClient();
     idle[Number(send(bed, client, "S", VIPS[0]))]!++;
-    for (const index of weights.keys()) bed.map("real_load").set(index, { active: 0, inactive: 0, last_weight: 1 });
+    for (const index of weights.keys()) bed.map("real_load").set(index, { ...NO_LOAD, last_weight: 1 });
   }
   // On equal loads the first that was drawn wins.
   for (const [index, weight] of weights.entries()) {
@@ -298,7 +298,7 @@ t.test("twos: on idle servers in proportion to their weights", async (t) => {
 
 t.test("twos: of two the less loaded, so that a crowded server gets what it is drawn twice for", async (t) => {
   bed.configure(setup(service("twos", [1, 1])));
-  bed.map("real_load").set(0, { active: 10_000, inactive: 0, last_weight: 1 });
+  bed.map("real_load").set(0, { ...NO_LOAD, active: 10_000, last_weight: 1 });
   const times = 600;
   const picks = Array.from({ length: times }, () => open());
   const crowded = picks.filter((pick) => pick === 0).length / times;
