@@ -67,3 +67,11 @@ export function foldAddress(text: string): number {
 export function isUnspecified(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === 0);
 }
+
+/** The first `length` bits, of an address of either family. */
+export function prefixMask(length: number): Uint8Array {
+  return Uint8Array.from(
+    { length: ADDRESS_BYTES },
+    (_, index) => 0xff00 >> Math.min(8, Math.max(0, length - index * 8)),
+  );
+}

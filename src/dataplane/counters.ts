@@ -1,17 +1,19 @@
 /** What the data plane has counted, read back from its maps and summed over processors. */
 import type { BpfMap } from "libbpf-ts";
 import type { Drops, RealServerCounters, ServiceCounters, TrafficCounters } from "../model/index.js";
-import type { InstalledService } from "./inventory.js";
-import { readLoad } from "./record.js";
+import type { InstalledRealServer, InstalledService } from "./inventory.js";
+import { localPortCount } from "./local-pool.js";
+import { isOverloaded, localPortsInUse, readLoad } from "./real-load.js";
 import type { Steps } from "./slices.js";
 import { DropReason, layout } from "./sluice.bpf.js";
 import type { ArrayMemory } from "./tables.js";
 
-/** The maps that hold counters; all but `realLoad` have a value for each processor. */
+/** The maps that hold counters. */
 export interface CounterMaps {
-  readonly services: CounterMap;
+  /** With a value for each processor; so the next. */
   readonly realServers: CounterMap;
   readonly drops: CounterMap;
+  readonly retired: ArrayMemory;
   readonly realLoad: ArrayMemory;
 }
 
@@ -26,21 +28,23 @@ const DROP_NAMES: readonly string[] = Object.entries(DropReason)
   .sort(([, a], [, b]) => a - b)
   .map(([name]) => name.replace(/^DROP_/, "").toLowerCase());
 
-/** Pauses between real servers. */
+/** Pauses between real servers. A service's traffic is that of all real servers that it has and had. */
 export function* readServiceCounters(maps: CounterMaps, service: InstalledService): Steps<ServiceCounters> {
   const realServers = new Map<string, RealServerCounters>();
-  for (const { index, name, standing } of service.realServers.values()) {
+  let sum = trafficOf(words64(maps.retired, service.index));
+  for (const realServer of service.realServers.values()) {
+    const { index, name, standing } = realServer;
+    const counted = readTraffic(maps.realServers, index);
+    sum = addTraffic(sum, counted);
     if (standing !== "removed") {
-      const { active, inactive } = readLoad(maps.realLoad, index);
-      const load = { active, inactive, persistentConnections: 0, overloaded: false };
-      const counters = { ...readTraffic(maps.realServers, index), ...load };
+      const counters = { ...counted, ...readState(maps.realLoad, realServer) };
       // While one drains whose method was changed, its name stands for two.
       const other = realServers.get(name);
       realServers.set(name, other === undefined ? counters : addUp(counters, other));
-      yield;
     }
+    yield;
   }
-  return { ...readTraffic(maps.services, service.index), realServers };
+  return { ...sum, realServers };
 }
 
 export function readDrops(map: CounterMap): Drops {
@@ -52,8 +56,25 @@ export function readDrops(map: CounterMap): Drops {
   );
 }
 
+/** Adds what a real server has counted to what its service keeps of those that it had. */
+export function addToRetired(retired: ArrayMemory, service: number, realServers: CounterMap, index: number): void {
+  const kept = words64(retired, service);
+  const counted = sumOverCpus(realServers, index, layout.Traffic.size);
+  for (let at = 0; at < kept.length; at++) {
+    kept[at]! += counted[at]!;
+  }
+}
+
+function words64({ u64, stride }: ArrayMemory, index: number): BigUint64Array {
+  const start = (index * stride) / 8;
+  return u64.subarray(start, start + layout.Traffic.size / 8);
+}
+
 function readTraffic(map: CounterMap, index: number): TrafficCounters {
-  const words = sumOverCpus(map, index, layout.Traffic.size);
+  return trafficOf(sumOverCpus(map, index, layout.Traffic.size));
+}
+
+function trafficOf(words: BigUint64Array): TrafficCounters {
   return {
     connections: words[traffic.connections / 8]!,
     inPackets: words[traffic.in_packets / 8]!,
@@ -63,17 +84,40 @@ function readTraffic(map: CounterMap, index: number): TrafficCounters {
   };
 }
 
-function addUp(a: RealServerCounters, b: RealServerCounters): RealServerCounters {
+type StateCounters = Omit<RealServerCounters, keyof TrafficCounters>;
+
+function readState(realLoad: ArrayMemory, { index, pool, standing }: InstalledRealServer): StateCounters {
+  const load = readLoad(realLoad, index);
+  const { active, inactive, templates: persistentConnections } = load;
+  const overloaded = standing === "active" && isOverloaded(realLoad, index);
+  const counters = { active, inactive, persistentConnections, overloaded };
+  return pool === undefined
+    ? counters
+    : { ...counters, localPortsInUse: localPortsInUse(load), localPorts: localPortCount(pool) };
+}
+
+function addTraffic(a: TrafficCounters, b: TrafficCounters): TrafficCounters {
   return {
     connections: a.connections + b.connections,
     inPackets: a.inPackets + b.inPackets,
     inBytes: a.inBytes + b.inBytes,
     outPackets: a.outPackets + b.outPackets,
     outBytes: a.outBytes + b.outBytes,
+  };
+}
+
+function addUp(a: RealServerCounters, b: RealServerCounters): RealServerCounters {
+  const ports = [a, b].find(({ localPorts }) => localPorts !== undefined);
+  return {
+    ...addTraffic(a, b),
     active: a.active + b.active,
     inactive: a.inactive + b.inactive,
     persistentConnections: a.persistentConnections + b.persistentConnections,
     overloaded: a.overloaded || b.overloaded,
+    // Of two only one can be fullnat.
+    ...(ports?.localPorts === undefined || ports.localPortsInUse === undefined
+      ? {}
+      : { localPortsInUse: ports.localPortsInUse, localPorts: ports.localPorts }),
   };
 }
 

@@ -1,5 +1,5 @@
 import { BpfError, type BpfMap, RingBuffer } from "libbpf-ts";
-import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters, Timeouts } from "../model/index.js";
+import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters } from "../model/index.js";
 import { ADDRESS_BYTES } from "./address.js";
 import { type CounterMaps, readDrops, readServiceCounters } from "./counters.js";
 import { DataPlaneError } from "./error.js";
@@ -12,10 +12,9 @@ import { NextHops } from "./next-hops.js";
 import { Pins } from "./pins.js";
 import { Publisher, type PublishReport } from "./publisher.js";
 import { routeLookup } from "./route.js";
-import { writeTimeouts } from "./settings.js";
 import { inSlices } from "./slices.js";
 import { type AddressFamily, EventKind, layout } from "./sluice.bpf.js";
-import { sourceAddress } from "./source-address.js";
+import { sourceAddress, subnetsOf } from "./source-address.js";
 import { Sweeper } from "./sweeper.js";
 import { type UnloadOptions, type UnloadReport, unload } from "./unload.js";
 
@@ -24,7 +23,6 @@ export interface DataPlaneOptions {
   readonly instance: string;
   readonly interfaces: readonly InterfaceSettings[];
   readonly limits: Limits;
-  readonly timeouts: Timeouts;
   /** Left out: build/bpf/sluice.bpf.o of this package. */
   readonly objectPath?: string;
   /** Where the BPF file system is mounted; left out: /sys/fs/bpf. */
@@ -43,6 +41,9 @@ export interface DataPlaneOptions {
  */
 const LOOPBACK = 1;
 
+/** How often a service's counters are read at most while the service keeps changing. */
+const READ_ATTEMPTS = 3;
+
 /**
  * A data plane in the kernel, and all that this process does for it: publishing, next hops, sweeping, counters. It lives on when
  * this object or the process ends. Whoever opens one sees to it that no other process has the same instance open.
@@ -58,11 +59,10 @@ export class DataPlane {
   readonly #counters: CounterMaps;
   readonly #closing = new AbortController();
 
-  private constructor(loaded: Loaded, { timeouts, signal, log }: DataPlaneOptions) {
+  private constructor(loaded: Loaded, { signal, log }: DataPlaneOptions) {
     const { object, tables, inventory, interfaces, identity } = loaded;
     this.#loaded = loaded;
     this.#tables = tables;
-    writeTimeouts(this.#tables.settings, timeouts);
 
     const egress = object.map<number, number>("egress");
     const ifindexes = interfaces.map(({ ifindex }) => ifindex);
@@ -77,18 +77,28 @@ export class DataPlane {
       interfaces: [...ifindexes, LOOPBACK],
       neighbours: this.#neighbours,
       sourceAddress,
+      onInterfaceChange: () => {
+        this.#publisher.followWays();
+      },
       addEgress: (ifindex) => {
         addEgress(egress, ifindex, log);
       },
       log,
     });
-    this.#publisher = new Publisher(tables, inventory, this.#nextHops, log, signal ?? new AbortController().signal);
+    this.#publisher = new Publisher({
+      tables,
+      inventory,
+      nextHops: this.#nextHops,
+      subnets: subnetsOf,
+      log,
+      stop: signal ?? new AbortController().signal,
+    });
     const sweep = object.program("sweep");
     this.#sweeper = new Sweeper((data) => sweep.testRunAsync({ data }), identity.buckets, log);
     this.#counters = {
-      services: object.map("service_counters"),
       realServers: object.map("real_counters"),
       drops: object.map("drops"),
+      retired: tables.retiredCounters,
       realLoad: tables.realLoad,
     };
     this.#events = new RingBuffer(object.map("events"), (records) => {
@@ -154,10 +164,17 @@ export class DataPlane {
    */
   async serviceCounters(name: string): Promise<ServiceCounters | undefined> {
     this.#requireOpen();
-    const service = this.#publisher.inventory.services.get(name);
-    return service?.indexed === true
-      ? inSlices(readServiceCounters(this.#counters, service), this.#closing.signal)
-      : undefined;
+    for (let attempt = 1; ; attempt++) {
+      const service = this.#publisher.inventory.services.get(name);
+      if (service?.indexed !== true) {
+        return undefined;
+      }
+      const counters = await inSlices(readServiceCounters(this.#counters, service), this.#closing.signal);
+      // A real server that is freed meanwhile takes its counts from one place to another.
+      if (service === this.#publisher.inventory.services.get(name) || attempt === READ_ATTEMPTS) {
+        return counters;
+      }
+    }
   }
 
   /** What was dropped since the data plane was loaded, by reason. */

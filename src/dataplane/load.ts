@@ -23,12 +23,13 @@ import {
 import type { InterfaceSettings, Limits } from "../model/index.js";
 import { attachAll, detachUnwanted, findInterface, type Interface } from "./attachment.js";
 import { DataPlaneError } from "./error.js";
-import { type Inventory, readInventory } from "./inventory.js";
+import type { Inventory } from "./inventory.js";
 import { requireKernelFeatures } from "./kernel-features.js";
 import type { Logger } from "./log.js";
 import { type MappedTables, mapTables } from "./mapped-tables.js";
 import { requirePermission } from "./permission.js";
 import { type Pins, requireBpffs } from "./pins.js";
+import { readInventory } from "./read-inventory.js";
 import { limitsDiffer, mapSize, REMEDY } from "./sizes.js";
 import { inSlices } from "./slices.js";
 import { Abi, type DropCounter, DropReason, type Identity } from "./sluice.bpf.js";
@@ -61,7 +62,16 @@ const DEFAULT_OBJECT = fileURLToPath(new URL("../../../build/bpf/sluice.bpf.o", 
 
 const MAIN_PROGRAM = "sluice";
 const ITERATOR_PROGRAM = "list_connections";
-const PINNED_PROGRAMS = [MAIN_PROGRAM, "sweep", "resolve_route"];
+const PINNED_PROGRAMS = [MAIN_PROGRAM, "open_connection", "sweep", "resolve_route"];
+
+/**
+ * Where the main program finds the ones that it goes on with. Each load has its own, which leads to its own programs. The kernel
+ * empties such a map when nobody has it open or pinned any more, though an attached program uses it; so it is pinned before the program
+ * that uses it is attached, and stays so until another one is.
+ */
+const PROGRAM_TABLE = "ways";
+/** What a packet on its way leaves to itself: of no use to another program. */
+const SCRATCH = ["openings", "icmp_budget"];
 
 export async function load(pins: Pins, options: LoadOptions): Promise<Loaded> {
   requireBpffs(pins);
@@ -97,9 +107,10 @@ async function loadFirst(
     staging.remove();
   });
   staging.create();
-  for (const [name, map] of pinnedMaps(object)) {
+  for (const [name, map] of keptMaps(object.maps)) {
     map.pin(staging.map(name));
   }
+  object.map(PROGRAM_TABLE).pin(staging.map(PROGRAM_TABLE));
   for (const name of PINNED_PROGRAMS) {
     object.program(name).pin(staging.program(name));
   }
@@ -115,7 +126,7 @@ async function loadFirst(
 async function adopt(pins: Pins, interfaces: readonly Interface[], options: LoadOptions): Promise<Loaded> {
   const identity = readIdentity(pins);
   using previous = Program.open(pins.program(MAIN_PROGRAM));
-  const replaced = await allOrNothing(options.log, (undo) =>
+  const { programTable, ...replaced } = await allOrNothing(options.log, (undo) =>
     replace(pins, interfaces, identity, previous, options, undo),
   );
   try {
@@ -123,6 +134,8 @@ async function adopt(pins: Pins, interfaces: readonly Interface[], options: Load
     if (detached.length > 0) {
       options.log.info({ interfaces: detached }, "detached from interfaces that are no longer configured");
     }
+    // No interface runs a program with an older table now.
+    pins.replaceMap(PROGRAM_TABLE, programTable);
   } catch (error) {
     options.log.error({ err: error }, "cannot detach from interfaces that are no longer configured");
   }
@@ -140,7 +153,7 @@ async function replace(
   previous: Program,
   { limits, objectPath, signal, log }: LoadOptions,
   undo: Undo,
-): Promise<Contents & { readonly object: BpfObject }> {
+): Promise<Contents & { readonly object: BpfObject; readonly programTable: string }> {
   using open = openSluice(objectPath);
   setSizes(open, limits);
   setRodata(open, identity);
@@ -157,13 +170,18 @@ async function replace(
     });
     object.map(name).pin(path);
   }
+  const programTable = pins.anotherMap(PROGRAM_TABLE);
+  undo.add("pinning the program table", () => {
+    rmSync(programTable, { force: true });
+  });
+  object.map(PROGRAM_TABLE).pin(programTable);
   await attachAll(interfaces, object.program(MAIN_PROGRAM), previous, pins, undo, log);
   await pinIterator(object, pins);
   // The main one last: a restart tells by it what the interfaces run. The others are pinned for operators to look at.
   for (const name of PINNED_PROGRAMS.toReversed()) {
     pins.replace(pins.program(name), object.program(name));
   }
-  return { object, ...contents };
+  return { object, ...contents, programTable };
 }
 
 /** @throws DataPlaneError PINS_DAMAGED */
@@ -254,11 +272,8 @@ function readIdentity(pins: Pins): Identity {
 /** Makes the object use the pinned maps; returns the names of those that are not pinned. */
 function reusePinned(open: OpenObject, pins: Pins, limits: Limits): string[] {
   const missing: string[] = [];
-  for (const [name, wanted] of open.maps) {
+  for (const [name, wanted] of keptMaps(open.maps)) {
     const path = pins.map(name);
-    if (isInternal(name)) {
-      continue;
-    }
     if (!existsSync(path)) {
       missing.push(name);
       continue;
@@ -290,14 +305,10 @@ function requireSame(name: string, wanted: OpenMap, running: BpfMap, limits: Lim
   }
 }
 
-/** Maps that libbpf makes of global variables belong to one program and are not pinned. */
-function isInternal(map: string): boolean {
-  return map.includes(".");
-}
-
-function* pinnedMaps(object: BpfObject): Iterable<[string, BpfMap]> {
-  for (const [name, map] of object.maps) {
-    if (!isInternal(name)) {
+/** Those that outlive the program: not the program table and scratch, nor what libbpf makes of global variables. */
+function* keptMaps<T>(maps: Iterable<[string, T]>): Iterable<[string, T]> {
+  for (const [name, map] of maps) {
+    if (!name.includes(".") && name !== PROGRAM_TABLE && !SCRATCH.includes(name)) {
       yield [name, map];
     }
   }

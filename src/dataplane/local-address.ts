@@ -1,30 +1,19 @@
-/**
- * Where FULLNAT's local addresses lie in their map. Connections name them by index, so one that stays keeps its index. The
- * elements in use are the first ones without a gap: where an address goes and none comes in its place, another is
- * repeated there, which does no harm, as a local port is taken by its flow and not by this index.
- */
-export function arrangeLocalAddresses(current: readonly string[], wanted: readonly string[]): string[] {
-  const first = wanted[0];
-  if (first === undefined) {
-    return [];
+/** Elements of the local_addresses map: the addresses that fullnat's connections come from. Connections name them by index. */
+import { ADDRESS_BYTES, type Address, isUnspecified } from "./address.js";
+import { AddressFamily } from "./sluice.bpf.js";
+import type { ArrayMemory } from "./tables.js";
+
+/** Undefined where the element is free. */
+export function readLocalAddress(localAddresses: ArrayMemory, index: number): Address | undefined {
+  const start = index * localAddresses.stride;
+  const bytes = localAddresses.bytes.slice(start, start + ADDRESS_BYTES);
+  if (isUnspecified(bytes)) {
+    return undefined;
   }
-  const placed = new Set<string>();
-  // Of each address that stays the first element counts; others are there to be used again.
-  const arranged: (string | undefined)[] = current.map((address) => {
-    if (!wanted.includes(address) || placed.has(address)) {
-      return undefined;
-    }
-    placed.add(address);
-    return address;
-  });
-  for (const address of wanted) {
-    if (!placed.has(address)) {
-      const gap = arranged.indexOf(undefined);
-      arranged[gap < 0 ? arranged.length : gap] = address;
-    }
-  }
-  while (arranged[arranged.length - 1] === undefined) {
-    arranged.pop();
-  }
-  return arranged.map((address) => address ?? first);
+  const family = isUnspecified(bytes.subarray(4)) ? AddressFamily.FAMILY_IPV4 : AddressFamily.FAMILY_IPV6;
+  return { family, bytes };
+}
+
+export function writeLocalAddress(localAddresses: ArrayMemory, index: number, bytes: Uint8Array): void {
+  localAddresses.bytes.set(bytes, index * localAddresses.stride);
 }

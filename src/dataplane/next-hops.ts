@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Address, formatAddress, isUnspecified } from "./address.js";
 import type { Logger } from "./log.js";
 import type { Neighbours } from "./neighbours.js";
-import { type NextHop, sameNextHop, writeNextHop } from "./record.js";
+import { type NextHop, sameNextHop, writeNextHop } from "./real-server-record.js";
 import type { Route, RouteLookup } from "./route.js";
 import { eachInSlices } from "./slices.js";
 import { RouteVerdict } from "./sluice.bpf.js";
@@ -36,6 +36,8 @@ export interface NextHopsParts {
   readonly sourceAddress: (ifindex: number, gateway: Address) => Uint8Array | undefined;
   /** Called with each interface that a next hop lies behind, before the first packet can be sent there. */
   readonly addEgress: (ifindex: number) => void;
+  /** Called when an address that interfaceTo() was asked about has another interface than was said. */
+  readonly onInterfaceChange: () => void;
   readonly log: Logger;
 }
 
@@ -52,6 +54,8 @@ interface Target {
   /** What the kernel said last; undefined before the first look, and where there is no interface to ask from. */
   route: Route | undefined;
   hop: NextHop | undefined;
+  /** The interface that interfaceTo() said last; undefined where it was not asked. */
+  told: number | undefined;
   /** When the MAC was found missing; undefined while it is known. */
   missingSince: number | undefined;
   lookedUpAt: number;
@@ -63,6 +67,8 @@ export class NextHops {
   readonly #byRealServer = new Map<number, Target>();
   /** Those that were never looked up. */
   readonly #new = new Set<Target>();
+  /** What interfaceTo() said of addresses that are not watched yet. */
+  readonly #told = new Map<string, number>();
   readonly #stop = new AbortController();
   #refreshing: Promise<void> | undefined;
   #complaint = "";
@@ -85,10 +91,12 @@ export class NextHops {
         realServers: new Set(),
         route: undefined,
         hop: undefined,
+        told: this.#told.get(text),
         missingSince: undefined,
         lookedUpAt: Number.NEGATIVE_INFINITY,
       };
       this.#targets.set(text, target);
+      this.#told.delete(text);
       this.#new.add(target);
     }
     target.realServers.add(index);
@@ -146,6 +154,19 @@ export class NextHops {
     return this.#byRealServer.get(index)?.hop !== undefined;
   }
 
+  /** The interface that packets to an address leave by, whether its MAC is known or not; 0 where there is no route. */
+  interfaceTo(address: Address): number {
+    const text = formatAddress(address);
+    const target = this.#targets.get(text);
+    const ifindex = interfaceOf(target?.route ?? this.#lookUp(address));
+    if (target === undefined) {
+      this.#told.set(text, ifindex);
+    } else {
+      target.told = ifindex;
+    }
+    return ifindex;
+  }
+
   /** The data plane found no next hop for a real server. */
   missing(index: number): void {
     const target = this.#byRealServer.get(index);
@@ -198,6 +219,7 @@ export class NextHops {
     this.#new.delete(target);
     target.lookedUpAt = now;
     target.route = route;
+    this.#compareInterface(target);
     switch (route?.verdict) {
       case RouteVerdict.ROUTE_RESOLVED:
         target.missingSince = undefined;
@@ -219,6 +241,15 @@ export class NextHops {
     }
   }
 
+  /** A route that has gone says nothing: the next one does. */
+  #compareInterface(target: Target): void {
+    const ifindex = interfaceOf(target.route);
+    if (target.told !== undefined && ifindex !== 0 && ifindex !== target.told) {
+      target.told = ifindex;
+      this.#parts.onInterfaceChange();
+    }
+  }
+
   /** The best answer for any interface that packets come in by. */
   #lookUp(address: Address): Route | undefined {
     let best: Route | undefined;
@@ -237,7 +268,7 @@ export class NextHops {
   #nextHop({ family }: Address, route: Route): NextHop {
     const { ifindex, gateway, source, destinationMac, sourceMac, mtu } = route;
     const known = isUnspecified(source) ? this.#parts.sourceAddress(ifindex, { family, bytes: gateway }) : source;
-    return { ifindex, destinationMac, sourceMac, mtu, tunnelSource: known ?? source };
+    return { ifindex, destinationMac, sourceMac, mtu, director: known ?? source };
   }
 
   #set(target: Target, hop: NextHop | undefined): void {
@@ -287,6 +318,16 @@ export class NextHops {
         `real servers without a next hop: ${complaint}`,
       );
     }
+  }
+}
+
+function interfaceOf(route: Route | undefined): number {
+  switch (route?.verdict) {
+    case RouteVerdict.ROUTE_RESOLVED:
+    case RouteVerdict.ROUTE_NO_NEIGHBOUR:
+      return route.ifindex;
+    default:
+      return 0;
   }
 }
 

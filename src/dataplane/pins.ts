@@ -1,4 +1,5 @@
 /** Where an instance is pinned: /sys/fs/bpf/NAME, with programs/, maps/, links/ and the iterator `connections`. */
+import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statfsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { DataPlaneError } from "./error.js";
@@ -41,6 +42,22 @@ export class Pins {
 
   map(name: string): string {
     return join(this.root, "maps", name);
+  }
+
+  /** A place for another map of that name, beside the one that is pinned: no pin is ever there yet. */
+  anotherMap(name: string): string {
+    return `${this.map(name)}~${randomUUID()}`;
+  }
+
+  /** Puts what is pinned at anotherMap() in the place of the map, and removes all others of its name, such as a process left that died. */
+  replaceMap(name: string, other: string): void {
+    renameSync(other, this.map(name));
+    const folder = dirname(other);
+    for (const found of readdirSync(folder)) {
+      if (found.startsWith(`${name}~`)) {
+        rmSync(join(folder, found));
+      }
+    }
   }
 
   /** VLAN interfaces have dots in their names, which a pin cannot have; no interface has a colon. */

@@ -2,13 +2,19 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DesiredState } from "../model/index.js";
+import type { PublishChanges } from "./changes.js";
 import { DataPlaneError } from "./error.js";
-import { type InstalledService, type Inventory, readInventory } from "./inventory.js";
+import type { InstalledService, Inventory } from "./inventory.js";
 import type { Logger } from "./log.js";
 import type { NextHops } from "./next-hops.js";
-import { type Plan, type PublishChanges, planPublish } from "./plan.js";
+import { type Plan, planPublish } from "./plan.js";
+import type { Ways } from "./plan-pools.js";
+import { markRulesGraceLeft } from "./plan-settings.js";
+import { PoolWatch } from "./pool-watch.js";
+import { readInventory } from "./read-inventory.js";
 import { graceLeft, reap } from "./retire.js";
 import { eachInSlices, inSlices } from "./slices.js";
+import { RealServerState } from "./sluice.bpf.js";
 import type { Tables } from "./tables.js";
 import { apply } from "./write.js";
 
@@ -27,22 +33,36 @@ const REAP_INTERVAL = 1000;
 /** The same while more waits than one look frees. */
 const REAP_BACKLOG_INTERVAL = 50;
 
+export interface PublisherParts {
+  readonly tables: Tables;
+  readonly inventory: Inventory;
+  readonly nextHops: NextHops;
+  readonly subnets: Ways["subnets"];
+  readonly log: Logger;
+  /** Ends a publish that has not come to the writes which matter. */
+  readonly stop: AbortSignal;
+}
+
 export class Publisher {
   readonly #tables: Tables;
   readonly #nextHops: NextHops;
+  readonly #ways: Ways;
+  readonly #poolWatch: PoolWatch;
   readonly #log: Logger;
   readonly #stop: AbortSignal;
   #inventory: Inventory;
   #queue: Promise<unknown> = Promise.resolve();
   #settled = false;
+  #followingWays = false;
   #reaper: NodeJS.Timeout | undefined;
   #closed = false;
 
-  /** @param stop ends a publish that has not come to the writes which matter */
-  constructor(tables: Tables, inventory: Inventory, nextHops: NextHops, log: Logger, stop: AbortSignal) {
+  constructor({ tables, inventory, nextHops, subnets, log, stop }: PublisherParts) {
     this.#tables = tables;
     this.#inventory = inventory;
     this.#nextHops = nextHops;
+    this.#ways = { interfaceTo: (address) => nextHops.interfaceTo(address), subnets };
+    this.#poolWatch = new PoolWatch(tables.realLoad, log);
     this.#log = log;
     this.#stop = stop;
     // What was published before this process is kept resolved until the first publish says what stays.
@@ -56,6 +76,25 @@ export class Publisher {
   /** Whole or not at all; calls take their turns. Rejects with the reason of `stop` once that is aborted. */
   publish(desired: DesiredState): Promise<PublishReport> {
     return this.#inTurn(() => this.#publish(desired));
+  }
+
+  /** Real servers are reached by other interfaces than before: what depends on that is brought up to date. */
+  followWays(): void {
+    if (this.#followingWays) {
+      return;
+    }
+    this.#followingWays = true;
+    void this.#inTurn(async () => {
+      this.#followingWays = false;
+      const { published } = this.#inventory;
+      if (published !== undefined && !this.#closed) {
+        await this.#carryOut(await this.#plan(published, true));
+      }
+    }).catch((error: unknown) => {
+      if (!this.#stop.aborted) {
+        this.#log.warn({ err: error }, "cannot choose fullnat's local addresses by the new ways to real servers");
+      }
+    });
   }
 
   /** Starts to free what has drained. */
@@ -79,11 +118,7 @@ export class Publisher {
   async #publish(desired: DesiredState): Promise<PublishReport> {
     const started = performance.now();
     const plan = await this.#plan(desired);
-    try {
-      await this.#carryOut(plan);
-    } catch (error) {
-      throw this.#stop.aborted ? error : await this.#recover(error);
-    }
+    await this.#carryOut(plan);
     const report = {
       ...plan.changes,
       writes: plan.preparations.length + plan.writes.length,
@@ -95,10 +130,16 @@ export class Publisher {
   }
 
   /** Where room is lacking that becomes free within moments, waits for it once. */
-  async #plan(desired: DesiredState): Promise<Plan> {
+  async #plan(desired: DesiredState, waysChanged = false): Promise<Plan> {
     this.#reap();
-    const plan = (): Promise<Plan> =>
-      inSlices(planPublish(this.#inventory, this.#tables, desired, performance.now()), this.#stop);
+    const rulesLeft = markRulesGraceLeft(this.#inventory, this.#tables, desired, performance.now());
+    if (rulesLeft > 0) {
+      await sleep(rulesLeft + 1);
+    }
+    const plan = (): Promise<Plan> => {
+      const [inventory, tables, ways, now] = [this.#inventory, this.#tables, this.#ways, performance.now()];
+      return inSlices(planPublish({ inventory, tables, ways, now, waysChanged }, desired), this.#stop);
+    };
     try {
       return await plan();
     } catch (error) {
@@ -119,6 +160,14 @@ export class Publisher {
    * frees them. The last step is not stopped: it takes a tenth of a second for ten thousand services, and makes them change together.
    */
   async #carryOut(plan: Plan): Promise<void> {
+    try {
+      await this.#write(plan);
+    } catch (error) {
+      throw this.#stop.aborted ? error : await this.#recover(error);
+    }
+  }
+
+  async #write(plan: Plan): Promise<void> {
     await eachInSlices(
       plan.preparations,
       (write) => {
@@ -149,16 +198,16 @@ export class Publisher {
     });
   }
 
-  /** A removed real server gets no packets; one that drains does. */
+  /** One that was removed gets packets only as long as its connections may go on. */
   async #watch(services: Iterable<InstalledService>): Promise<void> {
     await eachInSlices(
       services,
       ({ realServers }) => {
         for (const realServer of realServers.values()) {
-          if (realServer.standing === "removed") {
-            this.#nextHops.unwatch(realServer.index);
-          } else {
+          if (realServer.state === RealServerState.REAL_ACTIVE || realServer.state === RealServerState.REAL_DRAINING) {
             this.#nextHops.watch(realServer);
+          } else {
+            this.#nextHops.unwatch(realServer.index);
           }
         }
       },
@@ -189,6 +238,7 @@ export class Publisher {
       void this.#inTurn(() => {
         if (!this.#closed) {
           this.#reapAfter(this.#reap() ? REAP_BACKLOG_INTERVAL : REAP_INTERVAL);
+          this.#poolWatch.look(this.#inventory);
         }
       }).catch((error: unknown) => {
         this.#log.error({ err: error }, "cannot free what has drained");

@@ -1,7 +1,15 @@
 /** Gives elements back that nothing names any more. */
-import { type InstalledRealServer, type InstalledService, type Inventory, setService } from "./inventory.js";
-import { clear, readLoad, ringChunks } from "./record.js";
-import type { Tables } from "./tables.js";
+import {
+  deleteService,
+  type InstalledRealServer,
+  type InstalledService,
+  type Inventory,
+  releaseRing,
+  setService,
+} from "./inventory.js";
+import { isUnnamed, localPortsInUse, readLoad } from "./real-load.js";
+import { ForwardingMethod } from "./sluice.bpf.js";
+import { clear, type Tables } from "./tables.js";
 
 /**
  * Milliseconds after which no packet in flight can still use what it read before something was retired. A packet's way takes
@@ -13,7 +21,7 @@ export const GRACE = 1000;
 const MOST_AT_ONCE = 2000;
 
 /**
- * Frees rings, real servers and services that were retired at least GRACE ago and, of the latter two, that no connection
+ * Frees what was retired at least GRACE ago: rings and sets of timeouts, and real servers and services that no connection
  * names. Changes the maps so that each state between is valid: real servers go before their service.
  *
  * @param now milliseconds, of the clock of the plans
@@ -26,12 +34,18 @@ export function reap(
   now: number,
   onFreed: (realServer: number) => void,
 ): boolean {
-  inventory.retiredRings = inventory.retiredRings.filter(({ ring, retiredAt }) => {
-    const keeps = now - retiredAt < GRACE;
-    if (!keeps) {
-      inventory.freeChunks.release(ring.chunk, ringChunks(ring.length));
+  const keeps = ({ retiredAt }: { readonly retiredAt: number }): boolean => now - retiredAt < GRACE;
+  inventory.retiredRings = inventory.retiredRings.filter((retired) => {
+    if (!keeps(retired)) {
+      releaseRing(inventory, retired.ring);
     }
-    return keeps;
+    return keeps(retired);
+  });
+  inventory.retiredTimeouts = inventory.retiredTimeouts.filter((retired) => {
+    if (!keeps(retired)) {
+      inventory.freeTimeouts.release(retired.index, 1);
+    }
+    return keeps(retired);
   });
   let freed = 0;
   for (const name of [...inventory.draining]) {
@@ -41,27 +55,32 @@ export function reap(
       return true;
     }
   }
+  reapLocalAddresses(inventory, tables, now);
   return false;
 }
 
 /** Milliseconds until something more may be freed merely because time has passed; undefined where nothing waits for that. */
 export function graceLeft(inventory: Inventory, now: number): number | undefined {
   let latest: number | undefined;
-  const consider = (retiredAt: number): void => {
+  const consider = ({ retiredAt }: { readonly retiredAt: number }): void => {
     if (now - retiredAt < GRACE) {
       latest = Math.max(latest ?? 0, retiredAt + GRACE - now);
     }
   };
-  for (const { retiredAt } of inventory.retiredRings) {
-    consider(retiredAt);
-  }
+  inventory.retiredRings.forEach(consider);
+  inventory.retiredTimeouts.forEach(consider);
   for (const name of inventory.draining) {
     const service = inventory.services.get(name)!;
-    consider(service.retiredAt);
-    for (const { standing, retiredAt } of service.realServers.values()) {
-      if (standing !== "active") {
-        consider(retiredAt);
+    consider(service);
+    for (const realServer of service.realServers.values()) {
+      if (realServer.standing !== "active") {
+        consider(realServer);
       }
+    }
+  }
+  for (const { unusedSince } of inventory.localAddresses.values()) {
+    if (unusedSince !== undefined) {
+      consider({ retiredAt: unusedSince });
     }
   }
   return latest;
@@ -78,33 +97,61 @@ function reapService(
   const realServers = new Map<string, InstalledRealServer>();
   for (const [key, realServer] of service.realServers) {
     if (isOver(tables, realServer, now)) {
-      onFreed(realServer.index);
-      clear(tables.realServers, realServer.index);
-      tables.resetRealServer(realServer.index);
-      inventory.freeRealServers.release(realServer.index, 1);
+      const { index } = realServer;
+      onFreed(index);
+      clear(tables.realServers, index);
+      clear(tables.realLoad, index);
+      clear(tables.localPools, index);
+      tables.retireCounters(index, service.index);
+      inventory.freeRealServers.release(index, 1);
     } else {
       realServers.set(key, realServer);
     }
   }
   const freed = service.realServers.size - realServers.size;
+  if (freed > 0) {
+    setService(inventory, { ...service, realServers }, now);
+  }
   if (!service.indexed && realServers.size === 0 && now - service.retiredAt >= GRACE) {
     clear(tables.services, service.index);
     tables.resetService(service.index);
     inventory.freeServices.release(service.index, 1);
-    inventory.services.delete(service.name);
-    inventory.draining.delete(service.name);
+    deleteService(inventory, inventory.services.get(service.name)!, now);
     return freed + 1;
-  }
-  if (freed > 0) {
-    setService(inventory, { ...service, realServers });
   }
   return freed;
 }
 
 function isOver(tables: Tables, { index, standing, retiredAt }: InstalledRealServer, now: number): boolean {
-  if (standing === "active" || now - retiredAt < GRACE) {
-    return false;
+  return standing !== "active" && now - retiredAt >= GRACE && isUnnamed(readLoad(tables.realLoad, index));
+}
+
+/**
+ * A connection does not say with its real server which addresses that once had to give, so an address that is in no pool any more keeps
+ * its index until there is no fullnat connection at all.
+ */
+function reapLocalAddresses(inventory: Inventory, tables: Tables, now: number): void {
+  const { localAddresses } = inventory;
+  const over = Array.from(localAddresses).filter(
+    ([, { unusedSince }]) => unusedSince !== undefined && now - unusedSince >= GRACE,
+  );
+  if (over.length === 0 || hasFullnatConnections(inventory, tables)) {
+    return;
   }
-  const { active, inactive } = readLoad(tables.realLoad, index);
-  return active === 0 && inactive === 0;
+  for (const [text, { index }] of over) {
+    clear(tables.localAddresses, index);
+    inventory.freeLocalAddresses.release(index, 1);
+    localAddresses.delete(text);
+  }
+}
+
+function hasFullnatConnections(inventory: Inventory, tables: Tables): boolean {
+  for (const { realServers } of inventory.services.values()) {
+    for (const { index, method } of realServers.values()) {
+      if (method === ForwardingMethod.METHOD_FULLNAT && localPortsInUse(readLoad(tables.realLoad, index)) > 0) {
+        return true;
+      }
+    }
+  }
+  return false;
 }

@@ -2,7 +2,7 @@
  * How services pick, as their records say it, and how one goes over from one scheduler and ring to another under traffic.
  */
 import type { SchedulerFlag as FlagName, SchedulerName, VirtualService } from "../model/index.js";
-import type { Scheduling } from "./record.js";
+import type { Scheduling } from "./service-record.js";
 import { Scheduler, SchedulerFlag } from "./sluice.bpf.js";
 
 const SCHEDULERS: Readonly<Record<SchedulerName, Scheduler>> = {

@@ -1,7 +1,7 @@
 /** From the configuration's limits to the sizes of the maps, and back for messages. */
 import type { Limits } from "../model/index.js";
 import { DataPlaneError } from "./error.js";
-import { CHUNK_SLOTS } from "./record.js";
+import { CHUNK_SLOTS } from "./ring-record.js";
 
 /**
  * Entries that a bucket holds when the table is filled to its configured capacity. A bucket has 16 slots and each entry may
@@ -31,13 +31,16 @@ const SIZING: Readonly<Record<string, Sizing>> = {
   connection_table: CONNECTIONS,
   services: SERVICES,
   service_index: SERVICES,
-  service_counters: SERVICES,
+  retired_counters: SERVICES,
   vips: SERVICES,
   cursors: SERVICES,
   destinations: DESTINATIONS,
   real_servers: REAL_SERVERS,
   real_load: REAL_SERVERS,
   real_counters: REAL_SERVERS,
+  local_pools: REAL_SERVERS,
+  // A real server of a firewall mark has one for each protocol.
+  nat_endpoints: { limit: "realServers", perElement: 1 / 3 },
   rings: { limit: "ringSlots", perElement: CHUNK_SLOTS },
 };
 

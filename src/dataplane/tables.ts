@@ -28,12 +28,24 @@ export interface Tables {
   readonly rings: ArrayMemory;
   readonly realLoad: ArrayMemory;
   readonly settings: ArrayMemory;
+  readonly timeouts: ArrayMemory;
   readonly localAddresses: ArrayMemory;
+  /** By real server. */
+  readonly localPools: ArrayMemory;
+  /** Of both halves. */
+  readonly markRules: ArrayMemory;
   readonly serviceIndex: HashTable<ServiceKey, number>;
   readonly vips: HashTable<VipKey, Vip>;
+  readonly natEndpoints: HashTable<ServiceKey, number>;
   /** How many turns round robin has given at a service. A new connection may add one between two calls; that turn is given twice then. */
   readonly turns: { get(service: number): bigint; set(service: number, turns: bigint): void };
   /** Sets counters and cursor of a service to zero, for the next one at its index. */
   resetService(index: number): void;
-  resetRealServer(index: number): void;
+  /** Adds what a real server has counted to its service's counts of those that are gone, and sets its own to zero, for the next one. */
+  retireCounters(realServer: number, service: number): void;
+}
+
+/** Makes an element all zero, which means free. */
+export function clear(memory: ArrayMemory, index: number): void {
+  memory.bytes.fill(0, index * memory.stride, (index + 1) * memory.stride);
 }

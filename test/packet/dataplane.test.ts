@@ -8,7 +8,6 @@ import t from "tap";
 import { DataPlane, type DataPlaneOptions } from "../../src/dataplane/index.js";
 import { type Identity, type Maps, RealServerState } from "../../src/dataplane/sluice.bpf.js";
 import {
-  DEFAULT_TIMEOUTS,
   type DesiredState,
   EMPTY_STATE,
   type RealServer,
@@ -38,7 +37,7 @@ const log = {
 
 function options(more: Partial<DataPlaneOptions> = {}): DataPlaneOptions {
   const interfaces = [{ name: "c0", mode: "native" as const }];
-  return { instance: INSTANCE, interfaces, limits: LIMITS, timeouts: DEFAULT_TIMEOUTS, log, ...more };
+  return { instance: INSTANCE, interfaces, limits: LIMITS, log, ...more };
 }
 
 function server(n: number, more: Partial<RealServer> = {}): RealServer {
@@ -109,7 +108,7 @@ t.test("a first start pins everything, attaches and publishes", async (t) => {
   const dataPlane = await DataPlane.open(options());
   try {
     t.strictSame(readdirSync(ROOT).sort(), ["connections", "links", "maps", "programs"]);
-    t.strictSame(readdirSync(`${ROOT}/programs`).sort(), ["resolve_route", "sluice", "sweep"]);
+    t.strictSame(readdirSync(`${ROOT}/programs`).sort(), ["open_connection", "resolve_route", "sluice", "sweep"]);
     t.strictSame(readdirSync(`${ROOT}/links`), ["c0"]);
     t.ok(existsSync(`${ROOT}/maps/connection_table`));
     t.notOk(existsSync(`${ROOT}~starting`));
@@ -144,7 +143,7 @@ t.test("next hops are what the kernel's tables say", async (t) => {
   t.equal(Buffer.from(hop.destination_mac).toString("hex"), realMac(1).replaceAll(":", ""));
   t.equal(Buffer.from(hop.source_mac).toString("hex"), INTERFACES.r0.mac.replaceAll(":", ""));
   t.equal(hop.mtu, 1500);
-  t.strictSame([...hop.tunnel_source.bytes.subarray(0, 4)], [10, 1, 0, 1]);
+  t.strictSame([...hop.director.bytes.subarray(0, 4)], [10, 1, 0, 1]);
 });
 
 t.test("a restart adopts what is pinned and replaces the program in place", async (t) => {

@@ -8,14 +8,12 @@ import { BpfMap, Program } from "libbpf-ts";
 import { DataPlane, type DataPlaneOptions } from "../../src/dataplane/index.js";
 import { layout, type Maps } from "../../src/dataplane/sluice.bpf.js";
 import {
-  DEFAULT_TIMEOUTS,
   type DesiredState,
   EMPTY_STATE,
   type RealServerCounters,
   realServerName,
   type ServiceKey,
   serviceName,
-  type Timeouts,
   type VirtualService,
   validateDesiredState,
 } from "../../src/model/index.js";
@@ -61,7 +59,7 @@ export function prepareNetwork(): void {
 }
 
 export class Director {
-  #dataPlane: DataPlane;
+  readonly #dataPlane: DataPlane;
   readonly #program: Program;
   readonly #sweeper: Program;
   readonly #buckets: number;
@@ -70,7 +68,6 @@ export class Director {
   readonly #rings: BpfMap<Maps["rings"]["key"], Maps["rings"]["value"]>;
   readonly #realServers: BpfMap<Maps["real_servers"]["key"], Maps["real_servers"]["value"]>;
   readonly #errors: unknown[];
-  #timeouts: Timeouts = DEFAULT_TIMEOUTS;
   #desired: DesiredState = EMPTY_STATE;
 
   private constructor(dataPlane: DataPlane, errors: unknown[]) {
@@ -89,7 +86,7 @@ export class Director {
   /** A new data plane. Wants prepareNetwork(). */
   static async open(): Promise<Director> {
     const errors: unknown[] = [];
-    return new Director(await DataPlane.open(options(DEFAULT_TIMEOUTS, errors)), errors);
+    return new Director(await DataPlane.open(options(errors)), errors);
   }
 
   /** Takes the data plane out of the kernel. */
@@ -107,26 +104,21 @@ export class Director {
 
   /** Does what an ipvsadm command says. */
   async apply(command: Command): Promise<void> {
+    const { timeouts } = this.#desired;
     if (command.kind === "timeouts") {
       const { tcp, tcpFin, udp } = command;
-      const { tcp_established, tcp_fin_wait, udp: udpNow } = this.#timeouts;
-      this.#timeouts = {
-        ...this.#timeouts,
-        tcp_established: tcp || tcp_established,
-        tcp_fin_wait: tcpFin || tcp_fin_wait,
-        udp: udp || udpNow,
+      this.#desired = {
+        ...this.#desired,
+        timeouts: {
+          ...timeouts,
+          tcp_established: tcp || timeouts.tcp_established,
+          tcp_fin_wait: tcpFin || timeouts.tcp_fin_wait,
+          udp: udp || timeouts.udp,
+        },
       };
-      await this.#restart();
-      return;
+    } else {
+      this.#desired = { ...after(this.#desired, command), timeouts };
     }
-    this.#desired = after(this.#desired, command);
-    await this.#dataPlane.publish(this.#desired);
-  }
-
-  /** Timeouts are read at a start, which keeps everything else. */
-  async #restart(): Promise<void> {
-    await this.#dataPlane.close();
-    this.#dataPlane = await DataPlane.open(options(this.#timeouts, this.#errors));
     await this.#dataPlane.publish(this.#desired);
   }
 
@@ -236,7 +228,7 @@ const CHUNK_SLOTS = 16;
 const PROTOCOLS = { tcp: 6, udp: 17, sctp: 132 } as const;
 const [XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT] = [1, 2, 3, 4];
 
-function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
+function options(errors: unknown[]): DataPlaneOptions {
   const interfaces = [
     { name: "c0", mode: "native" as const },
     { name: "r0", mode: "native" as const },
@@ -247,7 +239,7 @@ function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
       errors.push(error);
     },
   };
-  return { instance: INSTANCE, interfaces, limits: LIMITS, timeouts, log };
+  return { instance: INSTANCE, interfaces, limits: LIMITS, log };
 }
 
 /** The state after a command: new real servers go to the head of the list, as in the kernel (ip_vs_ctl.c, ip_vs_add_dest()). */

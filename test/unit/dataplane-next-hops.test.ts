@@ -20,6 +20,7 @@ class Bench {
   readonly looked: string[] = [];
   readonly asked: string[] = [];
   readonly egress: number[] = [];
+  interfaceChanges = 0;
   readonly logged: string[] = [];
   readonly realServers = plainTables({ services: 1, realServers: 4, chunks: 1 }).realServers;
   readonly nextHops = new NextHops({
@@ -33,6 +34,9 @@ class Bench {
     },
     sourceAddress: () => parseAddress("10.1.0.1").bytes,
     addEgress: (ifindex) => this.egress.push(ifindex),
+    onInterfaceChange: () => {
+      this.interfaceChanges++;
+    },
     log: {
       debug: () => undefined,
       info: (_, message) => this.logged.push(message),
@@ -67,7 +71,7 @@ class Bench {
   hop(index: number): { ifindex: number; mac: number; source: string } {
     const { stride, bytes, u32 } = this.realServers;
     const { offsets } = layout.RealServer;
-    const source = bytes.subarray(index * stride + offsets.tunnel_source, index * stride + offsets.tunnel_source + 4);
+    const source = bytes.subarray(index * stride + offsets.director, index * stride + offsets.director + 4);
     return {
       ifindex: u32[(index * stride + offsets.ifindex) / 4]!,
       mac: bytes[index * stride + offsets.destination_mac + 5]!,

@@ -1,97 +1,15 @@
 import fc from "fast-check";
 import t from "tap";
-import { formatAddress } from "../../src/dataplane/address.js";
-import { BUCKETS } from "../../src/dataplane/bucket-table.js";
 import { FreeList } from "../../src/dataplane/free-list.js";
-import {
-  type InstalledRealServer,
-  type Inventory,
-  installedKey,
-  methodOf,
-  readInventory,
-} from "../../src/dataplane/inventory.js";
-import { arrangeLocalAddresses } from "../../src/dataplane/local-address.js";
-import { type Plan, planPublish } from "../../src/dataplane/plan.js";
-import { readRealServer, readService, ringChunks, ringSlots } from "../../src/dataplane/record.js";
-import { GRACE, graceLeft, reap } from "../../src/dataplane/retire.js";
-import { schedulingOf } from "../../src/dataplane/scheduling.js";
-import type { Steps } from "../../src/dataplane/slices.js";
+import { readRealServer } from "../../src/dataplane/real-server-record.js";
+import { GRACE, graceLeft } from "../../src/dataplane/retire.js";
+import { ringSlots } from "../../src/dataplane/ring-record.js";
+import { readService } from "../../src/dataplane/service-record.js";
 import { RealServerState, Scheduler, SchedulerFlag } from "../../src/dataplane/sluice.bpf.js";
-import type { Tables } from "../../src/dataplane/tables.js";
 import { apply } from "../../src/dataplane/write.js";
-import {
-  type DesiredState,
-  EMPTY_STATE,
-  type ForwardingMethod,
-  type RealServer,
-  realServerName,
-  SCHEDULERS,
-  type SchedulerFlag as SchedulerFlagName,
-  type SchedulerName,
-  serviceName,
-  type VirtualService,
-} from "../../src/model/index.js";
-import { type PlainSizes, type PlainTables, plainTables, setLoad } from "./plain-tables.js";
-
-const SIZES: PlainSizes = { services: 8, realServers: 32, chunks: 1024 };
-
-function atOnce<Result>(steps: Steps<Result>): Result {
-  for (;;) {
-    const step = steps.next();
-    if (step.done === true) {
-      return step.value;
-    }
-  }
-}
-
-/** What a publisher does, with a clock of the test's. */
-class Bench {
-  readonly tables: PlainTables;
-  inventory: Inventory;
-  now = 0;
-  /** Looks at the tables after each write. */
-  watch: (() => void) | undefined;
-
-  constructor(sizes: PlainSizes = SIZES) {
-    this.tables = plainTables(sizes);
-    this.inventory = atOnce(readInventory(this.tables, 0));
-  }
-
-  publish(...services: VirtualService[]): Plan {
-    return this.publishState({ ...EMPTY_STATE, services });
-  }
-
-  publishState(desired: DesiredState): Plan {
-    const plan = atOnce(planPublish(this.inventory, this.tables, desired, this.now));
-    for (const write of [...plan.preparations, ...plan.writes]) {
-      apply(this.tables, write);
-      this.watch?.();
-    }
-    plan.commit();
-    return plan;
-  }
-
-  restart(): void {
-    this.inventory = atOnce(readInventory(this.tables, this.now));
-  }
-
-  reap(): void {
-    while (reap(this.inventory, this.tables, this.now, () => undefined)) {
-      // In several goes.
-    }
-  }
-
-  realServer(service: string, name: string): { index: number; state: RealServerState; weight: number } {
-    const [found, ...more] = [...this.inventory.services.get(service)!.realServers.values()].filter(
-      (realServer) => realServer.name === name,
-    );
-    if (found === undefined || more.length > 0) {
-      throw new Error(`${service} has ${name} ${more.length + (found === undefined ? 0 : 1)} times`);
-    }
-    const { state, weight } = readRealServer(this.tables.realServers, found.index)!;
-    return { index: found.index, state, weight };
-  }
-}
+import { EMPTY_STATE, type RealServer, type SchedulerName, type VirtualService } from "../../src/model/index.js";
+import { setLoad } from "./plain-tables.js";
+import { Bench, desiredState, requireDesired, requireValid, SIZES, server, service } from "./publish-bench.js";
 
 t.test("free lists never give one element twice, and join what is given back", async () => {
   const step = fc.record({ length: fc.integer({ min: 1, max: 20 }), release: fc.boolean(), pick: fc.nat() });
@@ -154,7 +72,7 @@ t.test("every state between two writes is right, and the last one is the desired
         };
         for (const [position, desired] of states.entries()) {
           bench.publishState(desired);
-          requireDesired(bench.tables, desired);
+          requireDesired(bench, desired);
           if (restarts[position] === true) {
             bench.restart();
             const again = bench.publishState(desired);
@@ -165,15 +83,20 @@ t.test("every state between two writes is right, and the last one is the desired
           bench.now += GRACE;
           bench.reap();
           requireValid(bench.tables);
-          requireDesired(bench.tables, desired);
+          requireDesired(bench, desired);
         }
         bench.publishState(EMPTY_STATE);
-        bench.now += GRACE;
-        bench.reap();
-        if (bench.tables.services.bytes.some(Boolean) || bench.tables.realServers.bytes.some(Boolean)) {
+        for (let time = 0; time < 2; time++) {
+          // The rings of local addresses go after the real servers.
+          bench.now += GRACE;
+          bench.reap();
+        }
+        const { services, realServers, realLoad, localAddresses, localPools } = bench.tables;
+        if ([services, realServers, realLoad, localAddresses, localPools].some(({ bytes }) => bytes.some(Boolean))) {
           throw new Error("something is left");
         }
-        return bench.inventory.freeChunks.free === SIZES.chunks && bench.inventory.services.size === 0;
+        const { freeChunks, freeTimeouts, services: installed } = bench.inventory;
+        return freeChunks.free === SIZES.chunks && freeTimeouts.free === 15 && installed.size === 0;
       },
     ),
     { numRuns: 300 },
@@ -185,7 +108,7 @@ t.test("a process that dies between any two writes leaves what the next one can 
     fc.property(desiredState(), desiredState(), desiredState(), fc.nat(), (first, second, third, moment) => {
       const bench = new Bench();
       bench.publishState(first);
-      const plan = atOnce(planPublish(bench.inventory, bench.tables, second, bench.now));
+      const plan = bench.plan(second);
       const writes = [...plan.preparations, ...plan.writes];
       for (const write of writes.slice(0, moment % (writes.length + 1))) {
         apply(bench.tables, write);
@@ -195,7 +118,7 @@ t.test("a process that dies between any two writes leaves what the next one can 
         requireValid(bench.tables);
       };
       bench.publishState(third);
-      requireDesired(bench.tables, third);
+      requireDesired(bench, third);
     }),
     { numRuns: 300 },
   );
@@ -207,7 +130,7 @@ t.test("a plan that is given up where it pauses takes nothing", async (t) => {
   const { freeServices, freeRealServers, freeChunks } = bench.inventory;
   const free = (): number[] => [freeServices.free, freeRealServers.free, freeChunks.free];
   const before = free();
-  const steps = planPublish(bench.inventory, bench.tables, { ...EMPTY_STATE, services: [service(81, [server(2)])] }, 0);
+  const steps = bench.steps({ ...EMPTY_STATE, services: [service(81, [server(2)])] });
   steps.next();
   steps.next();
   t.not(freeServices.free, before[0], "taken so far");
@@ -234,7 +157,7 @@ t.test("a removed real server keeps its element while connections name it", asyn
   const name = "tcp:10.0.0.100:80";
   bench.publish(service(80, [server(1), server(2)]));
   const { index } = bench.realServer(name, "10.1.0.1:8080");
-  setLoad(bench.tables, index, 1, 2);
+  setLoad(bench.tables, index, { active: 1, inactive: 2 });
 
   const plan = bench.publish(service(80, [server(2)]));
   t.strictSame(plan.changes.realServers.removed, [`${name} 10.1.0.1:8080`]);
@@ -252,14 +175,14 @@ t.test("a removed real server keeps its element while connections name it", asyn
   );
 
   bench.publish(service(80, [server(2)]));
-  setLoad(bench.tables, index, 0, 0);
+  setLoad(bench.tables, index, { active: 0, inactive: 0 });
   bench.now += GRACE - 1;
   bench.reap();
   t.equal(bench.inventory.services.get(name)!.realServers.size, 2, "not before the grace is over");
   bench.now += 1;
   bench.reap();
   t.equal(bench.inventory.services.get(name)!.realServers.size, 1);
-  t.strictSame(bench.tables.resetRealServers, [index], "its counters start anew");
+  t.strictSame(bench.tables.retired, [{ realServer: index, service: 0 }], "its counters go to the service");
   t.equal(readRealServer(bench.tables.realServers, index), undefined);
   bench.publish(service(80, [server(2), server(3)]));
   t.equal(bench.realServer(name, "10.1.0.3:8080").index, index, "another one gets the element");
@@ -270,7 +193,7 @@ t.test("a removed service keeps its element while one of its real servers has co
   const a = service(80, [server(1)]);
   bench.publish(a);
   const { index } = bench.realServer("tcp:10.0.0.100:80", "10.1.0.1:8080");
-  setLoad(bench.tables, index, 0, 1);
+  setLoad(bench.tables, index, { active: 0, inactive: 1 });
   bench.publish();
   bench.now += GRACE;
   bench.reap();
@@ -287,17 +210,17 @@ t.test("another method gets another element; the former drains as it was", async
   bench.publish(service(80, [server(1, { method: "nat" })]));
   const name = "tcp:10.0.0.100:80";
   const { index } = bench.realServer(name, "10.1.0.1:8080");
-  setLoad(bench.tables, index, 1, 0);
+  setLoad(bench.tables, index, { active: 1, inactive: 0 });
   bench.publish(service(80, [server(1, { method: "fullnat" })]));
   const elements = [...bench.inventory.services.get(name)!.realServers.values()];
   t.strictSame(
     elements.map(({ standing }) => standing),
     ["superseded", "active"],
   );
-  t.match(readRealServer(bench.tables.realServers, index), { state: RealServerState.REAL_ACTIVE, weight: 0 });
+  t.match(readRealServer(bench.tables.realServers, index), { state: RealServerState.REAL_DRAINING, weight: 0 });
   bench.publish(service(80, []));
   t.match(readRealServer(bench.tables.realServers, index), { state: RealServerState.REAL_REMOVED });
-  setLoad(bench.tables, index, 0, 0);
+  setLoad(bench.tables, index, { active: 0, inactive: 0 });
   bench.now += GRACE;
   bench.reap();
   t.equal(bench.inventory.freeRealServers.free, SIZES.realServers);
@@ -468,180 +391,6 @@ t.test("maps that contradict themselves are refused", async (t) => {
   lost.tables.serviceIndex.set(key, 3);
   t.throws(() => lost.restart(), { code: "PINS_DAMAGED" }, "an index of no service");
 });
-
-t.test("fullnat's addresses and ports", async (t) => {
-  const bench = new Bench();
-  const state = (localAddresses: string[], localPorts: [number, number]): DesiredState => ({
-    ...EMPTY_STATE,
-    fullnat: { localAddresses, localPorts },
-  });
-  bench.publishState(state(["10.1.0.1", "10.1.0.2"], [1024, 2000]));
-  bench.restart();
-  t.strictSame(bench.inventory.localAddresses, ["10.1.0.1", "10.1.0.2"]);
-  t.strictSame(bench.publishState(state(["10.1.0.1", "10.1.0.2"], [1024, 2000])).preparations, []);
-  bench.publishState(state(["10.1.0.2"], [3000, 4000]));
-  t.strictSame(bench.inventory.localAddresses, ["10.1.0.2", "10.1.0.2"], "the one that stays keeps its index");
-  bench.publishState(EMPTY_STATE);
-  t.strictSame(bench.inventory.localAddresses, []);
-});
-
-t.test("local addresses that stay keep their index", async () => {
-  const addresses = fc.uniqueArray(
-    fc.integer({ min: 1, max: 9 }).map((n) => `10.1.0.${n}`),
-    { maxLength: 9 },
-  );
-  fc.assert(
-    fc.property(fc.array(addresses, { maxLength: 8 }), (sequence) => {
-      let current: string[] = [];
-      for (const wanted of sequence) {
-        const next = arrangeLocalAddresses(current, wanted);
-        const stays = wanted.every(
-          (address) => !current.includes(address) || next[current.indexOf(address)] === address,
-        );
-        const same = new Set(next).size === wanted.length && wanted.every((address) => next.includes(address));
-        if (!stays || !same || next.length > 9) {
-          return false;
-        }
-        current = next;
-      }
-      return true;
-    }),
-  );
-});
-
-// ------------------------------------------------------------------------------------------------ states of the maps
-
-/** What must hold after each write. */
-function requireValid(tables: Tables): void {
-  const vips = new Set(
-    Array.from(tables.vips.entries(), ([{ address, family }]) => formatAddress({ family, ...address })),
-  );
-  for (const [key, index] of tables.serviceIndex.entries()) {
-    const record = readService(tables.services, index);
-    require(record !== undefined, "a service that is indexed is there");
-    require(JSON.stringify(record.key) === JSON.stringify(key), "and is the one that was meant");
-    require(vips.has(formatAddress({ family: key.family, bytes: key.vip.bytes })), "and its address is a VIP");
-  }
-  const chunks = new Set<number>();
-  for (let index = 0; index < tables.services.length; index++) {
-    const record = readService(tables.services, index);
-    if (record === undefined) {
-      continue;
-    }
-    const { ring, scheduling } = record;
-    const { scheduler } = scheduling;
-    const inTurn = scheduler === Scheduler.SCHEDULER_RR || scheduler === Scheduler.SCHEDULER_WRR;
-    const byBucket = scheduler === Scheduler.SCHEDULER_SH || scheduler === Scheduler.SCHEDULER_DH;
-    require(!byBucket || ring.length === 0 || ring.length === BUCKETS, "sh and dh have their buckets");
-    for (let chunk = ring.chunk; chunk < ring.chunk + ringChunks(ring.length); chunk++) {
-      require(!chunks.has(chunk), "no two rings share a chunk");
-      chunks.add(chunk);
-    }
-    for (const slot of ringSlots(tables.rings, ring)) {
-      const realServer = readRealServer(tables.realServers, slot);
-      require(realServer?.service === index, "a slot names a real server of its service");
-      require(realServer.state === RealServerState.REAL_ACTIVE, "that is active");
-      require(!inTurn || realServer.weight > 0, "and whose turn it is takes connections");
-    }
-  }
-}
-
-/** That the maps say what is desired and nothing more. */
-function requireDesired(tables: Tables, desired: DesiredState): void {
-  const inventory = atOnce(readInventory(tables, 0));
-  const live = [...inventory.services.values()].filter(({ indexed }) => indexed);
-  require(live.length === desired.services.length, "as many services");
-  const vips = new Map<string, number>();
-  for (const service of desired.services) {
-    const { address = "" } = service;
-    vips.set(address, (vips.get(address) ?? 0) + 1);
-    const installed = inventory.services.get(serviceName(service));
-    require(installed?.indexed === true, "each is there");
-    require(same([installed.scheduling], [schedulingOf(service)]), "picking as it should");
-    const members: number[] = [];
-    for (const realServer of service.realServers) {
-      const found = installed.realServers.get(installedKey(realServerName(realServer), methodOf(realServer)));
-      require(found?.standing === "active" && found.weight === realServer.weight, "with its real servers");
-      require(found.weight === 0 || found.lastWeight === found.weight, "whose last weight is known");
-      if (takesPart(service.scheduler, found)) {
-        members.push(found.index);
-      }
-    }
-    require(same([...new Set(ringSlots(tables.rings, installed.ring))], members), "all that take part in its ring");
-  }
-  const counted = Array.from(tables.vips.entries(), ([{ address, family }, { services }]) => [
-    formatAddress({ family, ...address }),
-    services,
-  ]);
-  require(same(counted, [...vips]), "and the VIPs are counted");
-}
-
-function takesPart(scheduler: SchedulerName, { weight, lastWeight }: InstalledRealServer): boolean {
-  switch (scheduler) {
-    case "rr":
-    case "wrr":
-      return weight > 0;
-    case "mh":
-      return lastWeight > 0;
-    default:
-      return true;
-  }
-}
-
-function require(condition: boolean, what: string): asserts condition {
-  if (!condition) {
-    throw new Error(`not so: ${what}`);
-  }
-}
-
-function same(a: readonly unknown[], b: readonly unknown[]): boolean {
-  const sorted = (list: readonly unknown[]): string => JSON.stringify(list.map((item) => JSON.stringify(item)).sort());
-  return sorted(a) === sorted(b);
-}
-
-// --------------------------------------------------------------------------------------------------- desired states
-
-function server(number: number, more: Partial<RealServer> = {}): RealServer {
-  return {
-    address: `10.1.0.${number}`,
-    port: 8080,
-    method: "nat",
-    weight: 1,
-    upperThreshold: 0,
-    lowerThreshold: 0,
-    ...more,
-  };
-}
-
-function service(port: number, realServers: readonly RealServer[], scheduler: SchedulerName = "rr"): VirtualService {
-  return { protocol: "tcp", address: "10.0.0.100", port, scheduler, schedulerFlags: [], onePacket: false, realServers };
-}
-
-function desiredState(): fc.Arbitrary<DesiredState> {
-  const realServer = fc.record({
-    address: fc.integer({ min: 1, max: 5 }).map((n) => `10.1.0.${n}`),
-    port: fc.constant(8080),
-    method: fc.constantFrom<ForwardingMethod>("nat", "fullnat"),
-    weight: fc.integer({ min: 0, max: 3 }),
-    upperThreshold: fc.constant(0),
-    lowerThreshold: fc.constant(0),
-  });
-  const virtualService = fc.record({
-    protocol: fc.constantFrom("tcp" as const, "udp" as const),
-    address: fc.constantFrom("10.0.0.100", "10.0.0.101", "2001:db8::1"),
-    port: fc.integer({ min: 80, max: 81 }),
-    scheduler: fc.constantFrom(...SCHEDULERS),
-    fallback: fc.boolean(),
-    realServers: fc.uniqueArray(realServer, { selector: realServerName, maxLength: 3 }),
-  });
-  const withFlags = virtualService.map(({ fallback, ...rest }): VirtualService => {
-    const { scheduler } = rest;
-    const flag: SchedulerFlagName[] = scheduler === "mh" || scheduler === "sh" ? [`${scheduler}-fallback`] : [];
-    return { ...rest, schedulerFlags: fallback ? flag : [], onePacket: false };
-  });
-  const services = fc.uniqueArray(withFlags, { selector: serviceName, maxLength: 2 });
-  return services.map((list) => ({ ...EMPTY_STATE, services: list }));
-}
 
 function reserve(list: FreeList, start: number, length: number): number | undefined {
   return list.reserve(start, length) ? start : undefined;

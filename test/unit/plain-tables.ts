@@ -7,26 +7,35 @@ export interface PlainSizes {
   readonly realServers: number;
   /** Of 16 slots each. */
   readonly chunks: number;
+  /** Sets, the global one included. */
+  readonly timeouts?: number;
 }
 
 export interface PlainTables extends Tables {
   readonly resetServices: number[];
-  readonly resetRealServers: number[];
+  /** Real servers whose counters were added to their services'. */
+  readonly retired: { readonly realServer: number; readonly service: number }[];
+  readonly natEndpoints: PlainHash<ServiceKey, number>;
+  readonly serviceIndex: PlainHash<ServiceKey, number>;
 }
 
 export function plainTables(sizes: PlainSizes): PlainTables {
   const resetServices: number[] = [];
   const turns = new Map<number, bigint>();
-  const resetRealServers: number[] = [];
+  const retired: { realServer: number; service: number }[] = [];
   return {
     services: plainArray(sizes.services, layout.Service.size),
     realServers: plainArray(sizes.realServers, layout.RealServer.size),
     rings: plainArray(sizes.chunks, layout.RingChunk.size),
     realLoad: plainArray(sizes.realServers, layout.RealLoad.size),
     settings: plainArray(1, layout.Settings.size),
+    timeouts: plainArray(sizes.timeouts ?? 16, layout.Timeouts.size + 4),
     localAddresses: plainArray(8, layout.Address.size),
+    localPools: plainArray(sizes.realServers, layout.LocalPool.size),
+    markRules: plainArray(8, layout.MarkRule.size),
     serviceIndex: new PlainHash<ServiceKey, number>(sizes.services),
     vips: new PlainHash<VipKey, Vip>(sizes.services),
+    natEndpoints: new PlainHash<ServiceKey, number>(3 * sizes.realServers),
     turns: {
       get: (service) => turns.get(service) ?? 0n,
       set: (service, next) => {
@@ -36,18 +45,26 @@ export function plainTables(sizes: PlainSizes): PlainTables {
     resetService: (index) => {
       resetServices.push(index);
     },
-    resetRealServer: (index) => {
-      resetRealServers.push(index);
+    retireCounters: (realServer, service) => {
+      retired.push({ realServer, service });
     },
     resetServices,
-    resetRealServers,
+    retired,
   };
 }
 
-export function setLoad(tables: Tables, index: number, active: number, inactive: number): void {
+/** Sets fields of an element of real_load; others stay. */
+export function setLoad(tables: Tables, index: number, fields: Partial<Record<LoadField, number>>): void {
   const base = (index * tables.realLoad.stride) / 4;
-  tables.realLoad.u32[base + layout.RealLoad.offsets.active / 4] = active;
-  tables.realLoad.u32[base + layout.RealLoad.offsets.inactive / 4] = inactive;
+  for (const [name, value] of Object.entries(fields)) {
+    tables.realLoad.u32[base + layout.RealLoad.offsets[name as LoadField] / 4] = value;
+  }
+}
+
+export type LoadField = keyof typeof layout.RealLoad.offsets;
+
+export function loadField(tables: Tables, index: number, field: LoadField): number {
+  return tables.realLoad.u32[(index * tables.realLoad.stride + layout.RealLoad.offsets[field]) / 4]!;
 }
 
 function plainArray(length: number, stride: number): ArrayMemory {
