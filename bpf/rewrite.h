@@ -36,20 +36,19 @@ static __always_inline void rewrite_destination(const struct packet *packet, str
 	l4->dest = port;
 }
 
-/* SCTP's "no checksum" (RFC 9653) stays that. `flow` is as the packet came. */
-static __always_inline void rewrite_sctp_checksum(const struct packet *packet, const struct flow *flow)
+/*
+ * Of a packet of SCTP of `length` bytes that had the ports `before`, as they lie in the packet. SCTP's "no checksum"
+ * (RFC 9653) stays that. Not inlined: the others shall not go around it.
+ */
+static __noinline int rewrite_sctp_checksum(struct sctp_header *sctp, const void *end, __u32 before, __u32 length)
 {
-	struct sctp_header *sctp = packet->l4;
-	__u32 difference, length;
-
-	/* parse() has seen that; the verifier of Linux 6.1 does not connect it with the protocol. */
-	if ((void *)(sctp + 1) > packet->end)
-		return;
-	difference = *(word32 *)sctp ^ *(const word32 *)&flow->source_port;
-	if (!difference || !sctp->checksum)
-		return;
-	length = packet->length - packet->ip->ihl * 4;
-	sctp->checksum ^= crc32c_change(difference, length);
+	/* parse() has seen that; the verifier does not connect it with the protocol. */
+	if ((void *)(sctp + 1) > end)
+		return 0;
+	before ^= *(word32 *)sctp;
+	if (before && sctp->checksum)
+		sctp->checksum ^= crc32c_change(before, length);
+	return 0;
 }
 
 /* UDP's "no checksum" stays that, and a sum that comes out as 0 is sent as 0xffff (RFC 768). `flow` is as the packet
@@ -73,7 +72,8 @@ static __always_inline void rewrite_l4_checksum(const struct packet *packet, con
 			udp->check = check ? check : 0xffff;
 		}
 	} else {
-		rewrite_sctp_checksum(packet, flow);
+		rewrite_sctp_checksum(packet->l4, packet->end, *(const word32 *)&flow->source_port,
+				      packet->length - packet->ip->ihl * 4);
 	}
 }
 

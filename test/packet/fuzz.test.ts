@@ -7,22 +7,24 @@ import t from "tap";
 import { randomIntegers } from "../prelude/flows.js";
 import { Bed, type Method, type Result, type Setup } from "./bed.js";
 import type { Entry } from "./connection-table.js";
-import { build, counting, ETHERTYPE, type Frame, type Layer, parse, wrongChecksums } from "./frame.js";
+import { build, counting, ETHERTYPE, type Frame, type Layer, PROTOCOL, parse, wrongChecksums } from "./frame.js";
 import { INTERFACES, type InterfaceName, ROUTER_MAC, realAddress, realMac } from "./network.js";
 
 const FRAMES = Number(process.env["SLUICE_FUZZ_FRAMES"] ?? 10_000);
 const SEED = Number(process.env["SLUICE_FUZZ_SEED"] ?? Date.now() % 0x7fffffff);
 
 const METHODS: readonly Method[] = ["nat", "dr", "tun", "fullnat"];
+const PROTOCOLS = ["tcp", "udp", "sctp"] as const;
+type TransportName = (typeof PROTOCOLS)[number];
 const VIPS = ["10.0.0.100", "10.0.0.101", "10.0.0.102", "10.0.0.103"] as const;
 const LOCAL_ADDRESSES = ["10.1.0.1", "10.1.0.2"];
 const CLIENTS = ["198.18.0.1", "198.18.255.254", "198.19.7.9", "10.1.0.200", "203.0.113.1", "192.0.2.1"];
 const OTHERS = [INTERFACES.c0.address, INTERFACES.r0.address, "10.1.0.99", "224.0.0.1", "255.255.255.255", "0.0.0.0"];
 
-/** A VIP for each method, with two real servers for TCP and for UDP; connections that are soon over among the others. */
+/** A VIP for each method, with two real servers for each protocol; connections that are soon over among the others. */
 const setup: Setup = {
   services: VIPS.flatMap((vip, index) =>
-    (["tcp", "udp"] as const).map((protocol) => ({
+    PROTOCOLS.map((protocol) => ({
       protocol,
       vip,
       port: 80,
@@ -37,6 +39,10 @@ const setup: Setup = {
   localPorts: [20000, 20020],
   timeouts: { CLOSE: 0.05, UDP: 0.1, SYN_RECV: 0.2 },
 };
+
+function protocolNamed(protocol: number): TransportName {
+  return PROTOCOLS.find((name) => PROTOCOL[name] === protocol) ?? "udp";
+}
 
 class Generator {
   readonly #integer: (below: number) => number;
@@ -96,8 +102,36 @@ class Generator {
     };
   }
 
-  #transport(sourcePort: number, destinationPort: number, tcp: boolean): Layer {
-    if (!tcp) return { kind: "udp", sourcePort, destinationPort, ...(this.once(6) && { checksum: 0 }) };
+  #transport(sourcePort: number, destinationPort: number, protocol: TransportName): Layer[] {
+    switch (protocol) {
+      case "udp":
+        return [{ kind: "udp", sourcePort, destinationPort, ...(this.once(6) && { checksum: 0 }) }];
+      case "sctp":
+        return this.#sctp(sourcePort, destinationPort);
+      case "tcp":
+        return [this.#tcp(sourcePort, destinationPort)];
+    }
+  }
+
+  #sctp(sourcePort: number, destinationPort: number): Layer[] {
+    const chunk = (): Layer => ({
+      kind: "chunk",
+      type: this.once(20) ? this.below(256) : this.of([1, 1, 1, 0, 2, 3, 6, 7, 8, 9, 10, 10, 11, 11, 14]),
+      value: counting(this.once(2) ? 0 : this.below(40)),
+      ...(this.once(20) && { length: this.of([0, 3, 4, 200, 65535, this.below(65536)]) }),
+    });
+    const checksum = this.once(10) && { checksum: 0 };
+    const header: Layer = {
+      kind: "sctp",
+      sourcePort,
+      destinationPort,
+      verificationTag: this.below(0x1_0000_0000),
+      ...checksum,
+    };
+    return [header, ...Array.from({ length: 1 + this.below(3) }, chunk)];
+  }
+
+  #tcp(sourcePort: number, destinationPort: number): Layer {
     return {
       kind: "tcp",
       sourcePort,
@@ -113,14 +147,14 @@ class Generator {
   /** A right frame: a request, a reply of a connection that is there, or something that is not for us. */
   #right(reverse: readonly Entry[]): Frame {
     const kind = this.below(20);
-    const tcp = this.once(2);
+    const protocol = this.of(PROTOCOLS);
     const clientPort = this.of([1, 1000, 40000, 65535, this.below(65536)]);
     if (kind < 9) {
       const port = this.once(12) ? this.below(65536) : 80;
       return [
         this.#ethernet(),
         this.#ip(this.of(CLIENTS), this.of(VIPS)),
-        this.#transport(clientPort, port, tcp),
+        ...this.#transport(clientPort, port, protocol),
         ...this.#data(),
       ];
     }
@@ -129,7 +163,7 @@ class Generator {
       return [
         this.#ethernet(),
         this.#ip(entry.source, entry.destination),
-        this.#transport(entry.sourcePort, entry.destinationPort, entry.protocol === 6),
+        ...this.#transport(entry.sourcePort, entry.destinationPort, protocolNamed(entry.protocol)),
         ...this.#data(),
       ];
     }
@@ -153,7 +187,7 @@ class Generator {
           this.#ethernet(),
           {
             ...ip,
-            protocol: this.of([6, 17, 1, 47]),
+            protocol: this.of([6, 17, 132, 1, 47]),
             moreFragments: this.once(2),
             fragmentOffset: 8 * this.of([0, 1, 185, 8191]),
           } as Layer,
@@ -163,7 +197,7 @@ class Generator {
         return [
           this.#ethernet(),
           { kind: "ipv6", source: "2001:db8::1", destination: "2001:db8::2" },
-          this.#transport(clientPort, 80, tcp),
+          ...this.#transport(clientPort, 80, protocol),
           ...this.#data(),
         ];
       case 17:
@@ -171,7 +205,7 @@ class Generator {
           this.#ethernet(),
           { kind: "vlan", id: this.below(4096) },
           ip,
-          this.#transport(clientPort, 80, tcp),
+          ...this.#transport(clientPort, 80, protocol),
           ...this.#data(),
         ];
       case 18:
@@ -179,10 +213,10 @@ class Generator {
           this.#ethernet(),
           ip,
           { ...ip, destination: this.of(VIPS) } as Layer,
-          this.#transport(clientPort, 80, tcp),
+          ...this.#transport(clientPort, 80, protocol),
         ];
       default:
-        return [this.#ethernet(), ip, this.#transport(clientPort, this.of([22, 53, 80]), tcp), ...this.#data()];
+        return [this.#ethernet(), ip, ...this.#transport(clientPort, this.of([22, 53, 80]), protocol), ...this.#data()];
     }
   }
 
