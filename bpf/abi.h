@@ -181,8 +181,8 @@ enum real_server_state : __u8 {
 	REAL_ACTIVE,
 	REAL_REMOVED, /* taken out of its service; connections still name it, their packets are dropped */
 	REAL_DRAINING, /* taken out of its service; the connections that name it go on until they close */
-	REAL_RESET, /* taken out of its service; a connection that names it ends with its next packet: TCP is reset, SCTP
-		       aborted; UDP, a SYN and an INIT are scheduled afresh */
+	REAL_RESET, /* taken out of its service; a connection that names it ends with its next packet: TCP is reset,
+		       SCTP aborted; UDP, a SYN and an INIT are scheduled afresh */
 };
 
 /*
