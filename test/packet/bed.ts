@@ -19,7 +19,7 @@ import {
   type Traffic,
 } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes, macBytes } from "./addresses.js";
-import { ConnectionTable, type Entry, type Load } from "./connection-table.js";
+import { age, ConnectionTable, type Entry, type Load } from "./connection-table.js";
 import { INTERFACES, type InterfaceName, network } from "./network.js";
 import { type State, stateNumber, TICK_SECONDS, TIMEOUTS } from "./states.js";
 
@@ -38,6 +38,8 @@ export interface RealServerSetup {
   readonly removed?: Removal | undefined;
   /** Connections from which on it takes no new ones, and below which it does again; left out: 0, none. */
   readonly thresholds?: readonly [upper: number, lower: number];
+  /** fullnat: which of the setup's local addresses its connections come from, and which ports; left out: all, and the setup's. */
+  readonly localPool?: { readonly addresses: readonly string[]; readonly ports: readonly [number, number] };
   /** The director's address towards it; left out: that on the next hop's interface. */
   readonly director?: string;
   readonly hop: { readonly mac: string; readonly interface?: InterfaceName; readonly mtu?: number } | "unresolved";
@@ -77,6 +79,8 @@ export interface ServiceSetup {
   /** Left out: none. The mask is over the client's address; left out: all of it. */
   readonly persistence?: { readonly seconds: number; readonly mask?: string };
   readonly onePacket?: boolean;
+  /** Seconds, where they are not the setup's. */
+  readonly timeouts?: Partial<Record<State, number>>;
   /** Left out: rr. */
   readonly scheduler?: SchedulerName;
   /** Of sh and mh; left out: none. */
@@ -134,7 +138,7 @@ const SERVICES = 16;
 const REAL_SERVERS = 64;
 const RING_SLOTS = 4096;
 const CHUNK_SLOTS = 16;
-/** Behind the rings of the services lies that of the local addresses, one for all real servers. */
+/** Behind the rings of the services lie those of the local addresses: one for all real servers, then those of single ones. */
 const POOL_CHUNKS = 16;
 /** The table's hash is keyed with it; any will do, and the same in every run. */
 const SEED = Array.from({ length: 6 }, (_, i) => (BigInt(i + 1) * 0x9e3779b97f4a7c15n) & 0xffffffffffffffffn);
@@ -184,6 +188,11 @@ function addressValue(text: string): { bytes: Uint8Array } {
   return { bytes };
 }
 
+/** Which set of timeouts a service's real servers name. */
+function timeoutSet({ timeouts }: ServiceSetup, serviceIndex: number): number {
+  return timeouts === undefined ? 0 : serviceIndex + 1;
+}
+
 function dropNames(): DropName[] {
   const names: DropName[] = [];
   for (const [name, value] of Object.entries(DropReason)) {
@@ -219,6 +228,8 @@ export class Bed {
   #realServers: string[] = [];
   /** Each real server's service. */
   #serviceOf: number[] = [];
+  /** Where the next pool of a single real server goes. */
+  #poolChunk = 0;
   #before: Counters;
 
   private constructor(object: BpfObject, sizes: Required<Sizes>, interfaces: Bed["interfaces"]) {
@@ -247,7 +258,7 @@ export class Bed {
     return new Bed(await open.load(), sizes, network());
   }
 
-  get #poolChunk(): number {
+  get #sharedPool(): number {
     return (SERVICES * this.sizes.ringSlots) / CHUNK_SLOTS;
   }
 
@@ -273,7 +284,8 @@ export class Bed {
     this.setSettings(setup.settings ?? {});
     const locals = setup.localAddresses ?? [];
     for (const [index, address] of locals.entries()) this.map("local_addresses").set(index, addressValue(address));
-    this.#setRing(this.#poolChunk, [...locals.keys()]);
+    this.#setRing(this.#sharedPool, [...locals.keys()]);
+    this.#poolChunk = this.#sharedPool + Math.ceil(locals.length / CHUNK_SLOTS);
     for (const name of setup.egress ?? (Object.keys(this.interfaces) as InterfaceName[])) {
       this.map("egress").set(this.interfaces[name], this.interfaces[name]);
     }
@@ -281,13 +293,15 @@ export class Bed {
     this.#before = this.#counters();
   }
 
-  /** Seconds, the others as IPVS has them; for what is opened or moved on from now. */
-  setTimeouts(timeouts: Partial<Record<State, number>>): void {
+  /** Seconds, the others as IPVS has them; for what is opened or moved on from now. Set 0 is that of services without timeouts of their own. */
+  setTimeouts(timeouts: Partial<Record<State, number>>, set = 0): void {
     const ticks: number[] = [];
     for (const [state, seconds] of Object.entries({ ...TIMEOUTS, ...timeouts })) {
       ticks[stateNumber(state as State)] = Math.round(seconds / TICK_SECONDS);
     }
-    this.map("timeouts").set(0, { ticks: Array.from({ length: CONNECTION_STATES }, (_, state) => ticks[state] ?? 0) });
+    this.map("timeouts").set(set, {
+      ticks: Array.from({ length: CONNECTION_STATES }, (_, state) => ticks[state] ?? 0),
+    });
   }
 
   setSettings(settings: SettingsSetup): void {
@@ -364,6 +378,9 @@ export class Bed {
       family: AddressFamily.FAMILY_IPV4,
     } as const;
     const first = this.#realServers.length;
+    if (service.timeouts !== undefined) {
+      this.setTimeouts({ ...this.#setup.timeouts, ...service.timeouts }, timeoutSet(service, index));
+    }
     for (const real of service.realServers) this.#addRealServer(real, service, index);
 
     const places = [...service.realServers.keys()];
@@ -411,23 +428,33 @@ export class Bed {
       method: ForwardingMethod[`METHOD_${real.method.toUpperCase() as Uppercase<Method>}`],
       family: AddressFamily.FAMILY_IPV4,
       state: stateOf(real.removed),
-      timeouts: 0,
+      timeouts: timeoutSet(service, serviceIndex),
       service: serviceIndex,
       weight: real.weight ?? 1,
     });
     const [upper, lower] = real.thresholds ?? [0, 0];
     this.map("real_load").set(index, { ...NO_LOAD, upper, lower });
-    const [firstPort, lastPort] = this.#setup.localPorts ?? [1024, 32767];
-    this.map("local_pools").set(index, {
-      ring: { chunk: this.#poolChunk, length: this.#setup.localAddresses?.length ?? 0 },
-      first_port: firstPort,
-      last_port: lastPort,
-    });
+    this.#addLocalPool(index, real);
     if (real.method === "nat") {
       const protocol = PROTOCOLS[service.protocol];
       const endpoint = { vip: addressValue(real.address), port, protocol, family: AddressFamily.FAMILY_IPV4 } as const;
       this.map("nat_endpoints").set(endpoint, index);
     }
+  }
+
+  #addLocalPool(index: number, { localPool }: RealServerSetup): void {
+    const all = this.#setup.localAddresses ?? [];
+    const ring = { chunk: this.#sharedPool, length: all.length };
+    if (localPool !== undefined) {
+      Object.assign(ring, { chunk: this.#poolChunk++, length: localPool.addresses.length });
+      if (ring.length > CHUNK_SLOTS) throw new RangeError(`a pool has at most ${CHUNK_SLOTS} addresses here`);
+      this.#setRing(
+        ring.chunk,
+        localPool.addresses.map((address) => all.indexOf(address)),
+      );
+    }
+    const [first_port, last_port] = localPool?.ports ?? this.#setup.localPorts ?? [1024, 32767];
+    this.map("local_pools").set(index, { ring, first_port, last_port });
   }
 
   /** Changes the setup of a real server that is there: its service's n-th, from 0. */
@@ -442,6 +469,14 @@ export class Bed {
       ...(change.weight !== undefined && { weight: change.weight }),
       ...(change.hop === "unresolved" && { ifindex: 0 }),
     });
+    if (change.thresholds === undefined) return;
+    const [upper, lower] = change.thresholds;
+    this.map("real_load").set(index, { ...(this.map("real_load").get(index) ?? NO_LOAD), upper, lower });
+  }
+
+  /** As if so much time had gone by: all that is in the table expires so much sooner. */
+  advance(seconds: number): void {
+    age(this.object.map("connection_table"), Math.round(seconds / TICK_SECONDS));
   }
 
   /** Sends one frame; it arrives on c0 unless another interface is named. */
@@ -488,6 +523,13 @@ export class Bed {
     return this.table()
       .entries()
       .filter(({ direction }) => direction === "forward");
+  }
+
+  /** The persistence templates in the table. */
+  templates(): Entry[] {
+    return this.table()
+      .entries()
+      .filter(({ direction }) => direction === "none");
   }
 
   /** What is counted for the n-th real server of all, from 0. */
