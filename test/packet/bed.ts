@@ -93,6 +93,8 @@ export interface ServiceSetup {
 /** What is left out matches anything. Ports are first and last. */
 export interface MarkRuleSetup {
   readonly mark: number;
+  /** Left out: IPv4, as are all addresses here. */
+  readonly family?: "ipv6";
   readonly protocol?: "tcp" | "udp" | "sctp";
   readonly source?: { readonly address: string; readonly mask: string };
   readonly destination?: { readonly address: string; readonly mask: string };
@@ -318,6 +320,13 @@ export class Bed {
     });
   }
 
+  /** Other rules from now on. */
+  changeMarkRules(markRules: readonly MarkRuleSetup[]): void {
+    this.#setup = { ...this.#setup, markRules };
+    this.#setMarkRules(markRules);
+    this.setSettings(this.#setup.settings ?? {});
+  }
+
   #setMarkRules(rules: readonly MarkRuleSetup[]): void {
     const any = { address: "0.0.0.0", mask: "0.0.0.0" };
     for (const [index, rule] of rules.entries()) {
@@ -331,7 +340,7 @@ export class Bed {
         destination_ports: [...(rule.destinationPorts ?? [0, 65535])],
         mark: rule.mark,
         protocol: rule.protocol === undefined ? Protocol.PROTOCOL_IP : PROTOCOLS[rule.protocol],
-        family: AddressFamily.FAMILY_IPV4,
+        family: rule.family === undefined ? AddressFamily.FAMILY_IPV4 : AddressFamily.FAMILY_IPV6,
       });
     }
   }
