@@ -23,10 +23,15 @@ struct idle_search {
 static long find_half_idle(__u32 slot, void *context)
 {
 	struct idle_search *search = context;
-	struct candidate other = candidate(ring_slot(search->chunk, slot), search->service);
+	__u32 index = ring_slot(search->chunk, slot);
+	const struct real_server *real = bpf_map_lookup_elem(&real_servers, &index);
+	const struct real_load *load = bpf_map_lookup_elem(&real_load, &index);
 
-	search->found = (__u64)other.active * 2 < other.weight;
-	return search->found;
+	if (!real || !load || real->state != REAL_ACTIVE || real->service != search->service ||
+	    (__u64)load->active * 2 >= real->weight)
+		return 0;
+	search->found = true;
+	return 1;
 }
 
 /*

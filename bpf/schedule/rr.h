@@ -22,11 +22,16 @@ static long rr_turn(__u32 attempt, void *context)
 	__u32 service = turns->service;
 	struct cursor *cursor = bpf_map_lookup_elem(&cursors, &service);
 
+	__u32 real;
+
 	(void)attempt;
 	if (!cursor || !turns->length)
 		return 1;
-	turns->real = ring_slot(turns->chunk, __sync_fetch_and_add(&cursor->next, 1) % turns->length);
-	return is_available(turns->real, turns->service);
+	real = ring_slot(turns->chunk, __sync_fetch_and_add(&cursor->next, 1) % turns->length);
+	if (!is_available(real, turns->service))
+		return 0;
+	turns->real = real;
+	return 1;
 }
 
 GLOBAL __u32 schedule_rr(const struct request *request)
