@@ -181,7 +181,12 @@ const firstsTable = (length: number): number[] => new Array<number>(length).fill
 
 const byScheduler: readonly Picks[] = [
   { scheduler: "rr", picks: [2, 3, 2, 3], note: "passes it over" },
-  { scheduler: "wrr", more: { ring: [0, 0, 1, 0, 2, 1] }, picks: [2, 3, 2, 2], note: "passes it over, and takes no other turn" },
+  {
+    scheduler: "wrr",
+    more: { ring: [0, 0, 1, 0, 2, 1] },
+    picks: [2, 3, 2, 2],
+    note: "passes it over, and takes no other turn",
+  },
   { scheduler: "lc", picks: [2, 3, 2, 3], note: "does not compare it" },
   { scheduler: "wlc", weights: [9, 1, 2], picks: [2, 3, 3, 2], note: "does not compare it" },
   { scheduler: "sed", weights: [9, 1, 2], picks: [3, 2, 3, 3], note: "does not compare it" },
@@ -219,7 +224,9 @@ t.test("an overloaded real server", async (t) => {
 
     t.test(`${scheduler}: all are overloaded`, async (t) => {
       const servers = [1, 2, 3].map((n) => limited(n, 1));
-      bed.configure(setup(servers, { scheduler, ...more, ...(more?.ring && { ring: more.ring.map((_, i) => i % 3) }) }));
+      bed.configure(
+        setup(servers, { scheduler, ...more, ...(more?.ring && { ring: more.ring.map((_, i) => i % 3) }) }),
+      );
       const client = (n: number): Frame =>
         segment("S", { client: `198.18.${n}.1`, port: n + 1, ...(scheduler === "dh" && { vip: VIP }) });
       const got = Array.from({ length: 64 }, (_, n) => pick(bed, client(n)));
@@ -254,7 +261,10 @@ t.test("an overloaded real server", async (t) => {
   t.test("lblc keeps it for the destination that it is cached for", async (t) => {
     // ip_vs_lblc_schedule() looks at weight and crowding of the cached server alone; IP_VS_DEST_F_OVERLOAD counts where it picks another.
     bed.configure(setup([limited(1, 1), real(2, "dr")], { scheduler: "lblc", port: 0 }));
-    t.strictSame([1, 2].map((port) => pick(bed, segment("S", { port }))), [1, 1]);
+    t.strictSame(
+      [1, 2].map((port) => pick(bed, segment("S", { port }))),
+      [1, 1],
+    );
     t.equal(pick(bed, segment("S", { port: 3 })), 2, "crowded, and by wlc not a candidate");
     t.same(bed.violations(), []);
   });
