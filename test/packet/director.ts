@@ -82,7 +82,7 @@ export class Director {
       scheduler_flags: flags,
       real_servers: realServers,
     };
-    await this.#dataPlane.publish(validateDesiredState({ services: [service] }));
+    await this.#dataPlane.publish(validateDesiredState({ settings: { icmp_rate: 0 }, services: [service] }));
   }
 
   /** Sends a segment; the number of the real server that gets it, or undefined if it is dropped. */

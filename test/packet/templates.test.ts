@@ -226,9 +226,9 @@ t.test("in a full table", async (t) => {
   /** Established connections of the service without persistence. */
   const fills =
     (count: number): Action =>
-    (bed, t) => {
+    async (bed, t) => {
       for (let port = 1; port <= count; port++) {
-        for (const flags of ["S", "A"]) goes(3, segment(flags, { client: B, port, vip: OTHER }))(bed, t);
+        for (const flags of ["S", "A"]) await goes(3, segment(flags, { client: B, port, vip: OTHER }))(bed, t);
       }
     };
   const other = (flags: string, port: number): Frame => segment(flags, { client: B, port, vip: OTHER });
