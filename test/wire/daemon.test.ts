@@ -268,7 +268,7 @@ test("the daemon", async (t) => {
     const reals = await dump("real_servers");
     for (const field of ["address", "destination_mac", "METHOD_FULLNAT", "REAL_ACTIVE", "weight"])
       t.match(reals, field);
-    t.match(await dump("service_counters"), /"connections": [1-9]/);
+    t.match(await dump("real_counters"), /"connections": [1-9]/);
     t.match(await dump("real_counters"), /"in_packets": [1-9]/);
     t.match(await dump("drops"), "DROP_NO_REAL_SERVER");
   });
