@@ -137,7 +137,7 @@ function withServiceOptions(command: Command): Command {
     .option("--one-packet", "udp: schedule every packet by itself")
     .option(
       "--timeout <name=duration>",
-      "one that is not the director's, as udp=30s; may be repeated",
+      "one that is not the director's, as udp=30s, or as it is there, udp=default; may be repeated",
       timeoutAssignment,
     )
     .addOption(
