@@ -69,8 +69,7 @@ export class Daemon {
       const lock = await InstanceLock.acquire(instance, runtimeDirectory);
       undo.push(() => lock.release());
       const { interfaces, limits } = settings;
-      const { timeouts } = desired;
-      const dataPlane = await options.openDataPlane({ instance, interfaces, limits, timeouts, bpffs, signal, log });
+      const dataPlane = await options.openDataPlane({ instance, interfaces, limits, bpffs, signal, log });
       undo.push(() => dataPlane.close());
       await dataPlane.publish(desired);
       const director = new SerialDirector(new MemoryStore(desired), dataPlane, log);

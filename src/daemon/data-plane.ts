@@ -1,4 +1,4 @@
-import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters, Timeouts } from "../model/index.js";
+import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters } from "../model/index.js";
 import type { Log } from "./log.js";
 
 /** What the daemon needs of the data plane; src/dataplane has it, and tests have another. */
@@ -17,7 +17,6 @@ export interface DataPlaneOptions {
   readonly instance: string;
   readonly interfaces: readonly InterfaceSettings[];
   readonly limits: Limits;
-  readonly timeouts: Timeouts;
   /** Where the BPF file system is mounted. */
   readonly bpffs: string;
   /** Aborted when the daemon is to stop: opening and publishing reject with its reason instead of being waited for. */
