@@ -27,7 +27,7 @@
  */
 static const __u8 sctp_transitions[4][16][16] = {
 	/* clang-format off */
-	[SIDE_CLIENT] = {                  /* NO  I1  IN  CS  CR  CW  CO  CE  ES  SS  SR  SA  RJ  CL */
+	[SIDE_CLIENT] = {                        /* NO  I1  IN  CS  CR  CW  CO  CE  ES  SS  SR  SA  RJ  CL */
 		[SCTP_EVENT_DATA] =              { ES, __, __, __, __, __, __, __, __, __, __, __, __, __ },
 		[SCTP_EVENT_INIT] =              { I1, IN, __, __, __, __, __, __, __, __, __, __, IN, IN },
 		[SCTP_EVENT_INIT_ACK] =          { CW, CW, CW, __, __, CO, __, __, __, __, __, __, __, __ },
