@@ -108,7 +108,7 @@ export enum RemovedConnections {
   DROP = "REMOVED_CONNECTIONS_DROP",
   /** KEEP - They go on until they close. */
   KEEP = "REMOVED_CONNECTIONS_KEEP",
-  /** RESET - They end with their next packet: TCP is reset, UDP scheduled afresh. */
+  /** RESET - They end with their next packet: TCP is reset, SCTP aborted, UDP scheduled afresh. */
   RESET = "REMOVED_CONNECTIONS_RESET",
   UNRECOGNIZED = "UNRECOGNIZED",
 }
