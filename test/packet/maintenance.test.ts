@@ -20,6 +20,7 @@ import {
   realMac,
   VIP,
 } from "./network.js";
+import { datagram, real, segment } from "./packets.js";
 import { TIMEOUTS } from "./states.js";
 
 function resolve(bed: Bed, destination: string, from: InterfaceName): RouteRequest {
@@ -143,4 +144,80 @@ t.test("list_connections prints a line a connection", async (t) => {
     const seconds = Number(listed[index]?.[2]);
     t.ok(seconds <= timeout && seconds > timeout - 5, `${seconds} of ${timeout} seconds are left`);
   }
+});
+
+t.test("list_connections prints templates and one-packet translations among the connections", async (t) => {
+  const bed = await Bed.open();
+  t.teardown(() => bed.close());
+  const persistence = { seconds: 300, mask: "255.255.255.0" };
+  bed.configure({
+    services: [
+      { protocol: "tcp", vip: VIP, port: 80, persistence, realServers: [real(1, "nat", { port: 8080 })] },
+      { protocol: "tcp", vip: VIP, port: 0, persistence, realServers: [real(2, "dr")] },
+      { protocol: "mark", vip: "0.0.1.2", port: 0, persistence, realServers: [real(3, "fullnat")] },
+      { protocol: "udp", vip: VIP, port: 53, onePacket: true, realServers: [real(4, "nat", { port: 5353 })] },
+      { protocol: "udp", vip: VIP, port: 54, onePacket: true, realServers: [real(5, "fullnat")] },
+      { protocol: "udp", vip: VIP, port: 55, onePacket: true, realServers: [real(6, "dr")] },
+    ],
+    markRules: [{ mark: 0x102, destination: { address: "203.0.113.0", mask: "255.255.255.0" } }],
+    localAddresses: ["10.1.0.1"],
+    localPorts: [20000, 20000],
+  });
+  for (const frame of [
+    ...["S", "A"].map((flags) => segment(flags, { vport: 80 })),
+    segment("S", { vport: 443 }),
+    datagram({ vip: "203.0.113.9", vport: 123 }),
+    ...[53, 54, 55].map((vport) => datagram({ vport })),
+  ]) {
+    bed.run(build(frame));
+  }
+  const link = await Link.attachIterator(bed.object.program("list_connections"), {
+    map: bed.object.map("connection_table"),
+  });
+  t.teardown(() => link.close());
+  const lines = async (): Promise<string[][]> =>
+    (await link.readIterator())
+      .trimEnd()
+      .split("\n")
+      .slice(1)
+      .map((line) => line.split(/ +/));
+  const without = (column: number, rows: string[][]): string[] =>
+    rows.map((row) => row.filter((_, i) => i !== column).join(" ")).sort();
+
+  const templates = [
+    `ip NONE 198.18.0.0:0 0.0.1.2:0 - ${realAddress(3)}:0 fullnat`,
+    `tcp ASSURED 198.18.0.0:0 ${VIP}:80 - ${realAddress(1)}:8080 nat`,
+    `tcp NONE 198.18.0.0:0 ${VIP}:0 - ${realAddress(2)}:0 dr`,
+  ];
+  t.strictSame(
+    without(2, await lines()),
+    [
+      ...templates,
+      `tcp ESTABLISHED ${CLIENT}:1000 ${VIP}:80 - ${realAddress(1)}:8080 nat`,
+      `tcp SYN_RECV ${CLIENT}:1000 ${VIP}:443 - ${realAddress(2)}:443 dr`,
+      `udp ONE_PACKET ${CLIENT}:1000 ${VIP}:53 - ${realAddress(4)}:5353 nat`,
+      `udp ONE_PACKET ${CLIENT}:1000 ${VIP}:54 10.1.0.1:20000 ${realAddress(5)}:54 fullnat`,
+      `udp UDP ${CLIENT}:1000 203.0.113.9:123 10.1.0.1:20000 ${realAddress(3)}:123 fullnat`,
+    ].sort(),
+  );
+  const left = (await lines())
+    .filter(([protocol]) => protocol === "ip" || protocol === "tcp")
+    .map((row) => Number(row[2]));
+  t.ok(Math.max(...left) > 890, "ESTABLISHED");
+  t.equal(left.filter((seconds) => seconds > 295 && seconds <= 300).length, 3, "the templates");
+
+  // The sweeper has taken the one in SYN_RECV, and with its time goes its template's line; another outlives its time.
+  bed.advance(100);
+  bed.sweep();
+  bed.advance(201);
+  const tcp = async (): Promise<string[]> =>
+    (await lines())
+      .filter(([protocol]) => protocol === "tcp")
+      .map(([, state, seconds]) => `${state} ${Number(seconds) > 60 ? "more" : seconds}`)
+      .sort();
+  t.strictSame(await tcp(), ["ASSURED 0", "ESTABLISHED more"], "at nought until the sweeper comes");
+  bed.sweep();
+  t.match(await tcp(), [/^ASSURED (59|60)$/, "ESTABLISHED more"]);
+  bed.changeRealServer(0, 0, { removed: "reset" });
+  t.strictSame(await tcp(), [], "what was ended by its real server's removal is none");
 });

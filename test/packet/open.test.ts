@@ -4,7 +4,7 @@ import t from "tap";
 import { DropReason, EventKind } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes, ipv4Text } from "./addresses.js";
 import { Bed, type DropName, type Method, type RealServerSetup, type Setup } from "./bed.js";
-import { build, type Frame, parse } from "./frame.js";
+import { build, type Frame } from "./frame.js";
 import {
   CLIENT,
   CLIENT_BEHIND_UNKNOWN_NEIGHBOUR,
@@ -268,71 +268,6 @@ t.test("real servers that go", async (t) => {
   });
 });
 
-t.test("fullnat's local ports", async (t) => {
-  const bed = await Bed.open({ buckets: 64 });
-  t.teardown(() => bed.close());
-
-  t.test("lie in the range, and no two connections to a real server have one", async (t) => {
-    bed.configure({ ...service([real(1, "fullnat")]), localPorts: [30000, 30255] });
-    const ports = new Set<number>();
-    for (let n = 0; n < 100; n++) {
-      const { verdict, frame } = bed.run(build(segment("S", n)));
-      t.equal(verdict, "redirect");
-      const tcp = parse(frame).find((layer) => layer.kind === "tcp");
-      ports.add(tcp?.sourcePort ?? 0);
-    }
-    t.equal(ports.size, 100);
-    t.ok([...ports].every((port) => port >= 30000 && port <= 30255));
-    t.same(bed.violations(), []);
-  });
-
-  t.test("are used by several real servers at once", async (t) => {
-    bed.configure({ ...service([1, 2, 3].map((n) => real(n, "fullnat"))), localPorts: [30000, 30000] });
-    t.strictSame(picks(bed, 3), [1, 2, 3]);
-    t.strictSame(picks(bed, 3), [1, 2, 3], "again, on the connections that are there");
-    t.equal(pick(bed, segment("S", 99)), "drop local_ports_exhausted");
-    t.equal(bed.table().entries().length, 6);
-    t.same(bed.violations(), []);
-  });
-
-  t.test("run out, and come back when a connection is over", async (t) => {
-    bed.configure({
-      ...service([real(1, "fullnat")]),
-      localPorts: [30000, 30003],
-      timeouts: { SYN_RECV: 0.5 },
-    });
-    t.strictSame(picks(bed, 4), [1, 1, 1, 1]);
-    t.equal(pick(bed, segment("S", 1)), "drop local_ports_exhausted");
-    t.equal(bed.connections().length, 4);
-    t.same(bed.violations(), []);
-    await waits(0.6)(bed, t);
-    bed.sweep();
-    t.equal(pick(bed, segment("S", 1)), 1);
-    t.same(bed.violations(), []);
-  });
-
-  t.test("of an expired connection are free without a sweep", async (t) => {
-    bed.configure({ ...service([real(1, "fullnat")]), localPorts: [30000, 30000], timeouts: { SYN_RECV: 0.1 } });
-    t.equal(pick(bed, segment("S", 1)), 1);
-    await waits(0.15)(bed, t);
-    t.equal(pick(bed, segment("S", 2)), 1);
-    t.equal(bed.connections().filter(({ sourcePort }) => sourcePort === 2).length, 1);
-    t.same(bed.violations(), []);
-  });
-
-  t.test("all local addresses are used", async (t) => {
-    const localAddresses = ["10.1.0.1", "10.1.0.2", "10.1.0.3"];
-    bed.configure({ ...service([real(1, "fullnat")]), localAddresses, localPorts: [30000, 30127] });
-    const seen = new Set<string>();
-    for (let n = 0; n < 60; n++) {
-      const ip = parse(bed.run(build(segment("S", n))).frame).find((layer) => layer.kind === "ipv4");
-      seen.add(ip?.source ?? "");
-    }
-    t.strictSame([...seen].sort(), localAddresses);
-    t.same(bed.violations(), []);
-  });
-});
-
 t.test("nat: one reply flow for two VIPs", async (t) => {
   const bed = await Bed.open();
   t.teardown(() => bed.close());
@@ -521,6 +456,7 @@ t.test("every reason to drop has a name in this file or another", async (t) => {
     "no_route_to_client",
     "neighbour_unresolved",
     "egress_unknown",
+    "reply_without_connection",
   ];
   // Two cannot be brought about by one packet at a time: connection-table.test.ts has two processors, and test_run always leaves headroom.
   const elsewhere: readonly DropName[] = ["table_contended", "no_headroom"];
