@@ -321,7 +321,7 @@ t.test("the reset of any segment", async (t) => {
     if (flags.includes("S")) continue; // is scheduled
     bed.configure(setup("dr"));
     for (const opening of ["S", "A"]) pick(bed, segment(opening));
-    removes("reset")(bed, t);
+    bed.changeRealServer(0, 0, { removed: "reset" });
     const came = data(flags, { sequence: random(2 ** 32), acknowledgement: random(2 ** 32) }, random(400));
     const { frame, verdict } = bed.run(build(came));
     const id = (Number(frame[18]) << 8) | Number(frame[19]);
@@ -337,7 +337,7 @@ t.test("the reset goes to unicast alone", async (t) => {
   for (const client of ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]) {
     bed.configure(setup("dr"));
     for (const opening of ["S", "A"]) pick(bed, segment(opening, { client }));
-    removes("reset")(bed, t);
+    bed.changeRealServer(0, 0, { removed: "reset" });
     t.equal(pick(bed, segment("A", { client })), "drop real_server_removed", client);
   }
 });
