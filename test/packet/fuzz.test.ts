@@ -3,9 +3,9 @@
  * printed; SLUICE_FUZZ_SEED repeats a run, SLUICE_FUZZ_FRAMES makes it longer.
  */
 import "./own-namespace.js";
-import t from "tap";
+import t, { type Test } from "tap";
 import { randomIntegers } from "../prelude/flows.js";
-import { Bed, type Method, type Result, type Setup } from "./bed.js";
+import { Bed, type Method, type Result, type SettingsSetup, type Setup } from "./bed.js";
 import type { Entry } from "./connection-table.js";
 import { build, counting, ETHERTYPE, type Frame, type Layer, PROTOCOL, parse, wrongChecksums } from "./frame.js";
 import { INTERFACES, type InterfaceName, ROUTER_MAC, realAddress, realMac } from "./network.js";
@@ -17,12 +17,14 @@ const METHODS: readonly Method[] = ["nat", "dr", "tun", "fullnat"];
 const PROTOCOLS = ["tcp", "udp", "sctp"] as const;
 type TransportName = (typeof PROTOCOLS)[number];
 const VIPS = ["10.0.0.100", "10.0.0.101", "10.0.0.102", "10.0.0.103"] as const;
+/** Of the second setup alone: nobody is there. */
+const DESERTED = "10.0.0.104";
 const LOCAL_ADDRESSES = ["10.1.0.1", "10.1.0.2"];
 const CLIENTS = ["198.18.0.1", "198.18.255.254", "198.19.7.9", "10.1.0.200", "203.0.113.1", "192.0.2.1"];
 const OTHERS = [INTERFACES.c0.address, INTERFACES.r0.address, "10.1.0.99", "224.0.0.1", "255.255.255.255", "0.0.0.0"];
 
 /** A VIP for each method, with two real servers for each protocol; connections that are soon over among the others. */
-const setup: Setup = {
+const methods: Setup = {
   services: VIPS.flatMap((vip, index) =>
     PROTOCOLS.map((protocol) => ({
       protocol,
@@ -39,6 +41,35 @@ const setup: Setup = {
   localPorts: [20000, 20020],
   timeouts: { CLOSE: 0.05, UDP: 0.1, SYN_RECV: 0.2 },
 };
+
+/** The same with all that a service may have besides: any port, a mark, persistence, one packet, thresholds, nobody there. */
+const options: Setup = {
+  ...methods,
+  services: [
+    ...methods.services.map((service, index) => ({
+      ...service,
+      ...(index % 2 === 0 && { persistence: { seconds: 0.3, mask: "255.255.0.0" } }),
+      ...(index % 3 === 0 && { port: 0 }),
+      onePacket: index % 4 < 2,
+      realServers: service.realServers.map((real) => ({ ...real, thresholds: [4, 2] as const })),
+    })),
+    ...PROTOCOLS.map((protocol) => ({ protocol, vip: DESERTED, port: 80, realServers: [] })),
+    {
+      ...{ protocol: "mark", vip: "0.0.0.9", port: 0, persistence: { seconds: 0.3 } },
+      realServers: [{ address: realAddress(9), method: "nat", hop: { mac: realMac(9) } }],
+    },
+  ],
+  markRules: [
+    { mark: 8, sourcePorts: [40000, 40000] },
+    { mark: 9, destination: { address: DESERTED, mask: "255.255.255.254" }, destinationPorts: [1, 79] },
+  ],
+  timeouts: { ...methods.timeouts, ONE_PACKET: 0.1 },
+};
+const SETTINGS: readonly SettingsSetup[] = [
+  { icmpRate: 1_000_000, natIcmpSend: true, expireNodestConn: true, expireQuiescentTemplate: true, sloppyTcp: true },
+  { icmpRate: 1_000_000, connReuseMode: 3, sloppySctp: true },
+  { icmpRate: 0, natIcmpSend: true, connReuseMode: 0, expireNodestConn: true },
+];
 
 function protocolNamed(protocol: number): TransportName {
   return PROTOCOLS.find((name) => PROTOCOL[name] === protocol) ?? "udp";
@@ -144,8 +175,8 @@ class Generator {
     };
   }
 
-  /** A right frame: a request, a reply of a connection that is there, or something that is not for us. */
-  #right(reverse: readonly Entry[]): Frame {
+  /** A right frame: a request, either side's of a connection that is there, or something that is not for us. */
+  #right(known: readonly Entry[]): Frame {
     const kind = this.below(20);
     const protocol = this.of(PROTOCOLS);
     const clientPort = this.of([1, 1000, 40000, 65535, this.below(65536)]);
@@ -153,13 +184,13 @@ class Generator {
       const port = this.once(12) ? this.below(65536) : 80;
       return [
         this.#ethernet(),
-        this.#ip(this.of(CLIENTS), this.of(VIPS)),
+        this.#ip(this.of(CLIENTS), this.of([...VIPS, DESERTED])),
         ...this.#transport(clientPort, port, protocol),
         ...this.#data(),
       ];
     }
-    if (kind < 14 && reverse.length > 0) {
-      const entry = this.of(reverse);
+    if (kind < 14 && known.length > 0) {
+      const entry = this.of(known);
       return [
         this.#ethernet(),
         this.#ip(entry.source, entry.destination),
@@ -221,13 +252,13 @@ class Generator {
   }
 
   /** Some bytes changed, mostly in the headers; cut short, or longer; or nothing but chance. */
-  frame(reverse: readonly Entry[]): Uint8Array {
+  frame(known: readonly Entry[]): Uint8Array {
     if (this.once(25)) {
       const bytes = this.bytes(14 + this.below(200));
       if (this.once(2)) new DataView(bytes.buffer).setUint16(12, this.of(Object.values(ETHERTYPE)));
       return bytes;
     }
-    let bytes = build(this.#right(reverse));
+    let bytes = build(this.#right(known));
     if (this.once(2)) return bytes;
     for (let changes = this.below(4); changes > 0; changes--) {
       const at = this.once(4) ? this.below(bytes.length) : this.below(Math.min(bytes.length, 74));
@@ -239,18 +270,42 @@ class Generator {
   }
 }
 
-/** Whether a frame may be touched at all: IPv4 to a VIP, or a reply of a connection in the table. */
-function concernsUs(bytes: Uint8Array, reverse: readonly Entry[]): boolean {
+/** Whether a frame may be touched at all: IPv4 to a VIP, or a reply of a connection in the table, or a real server's. */
+function concernsUs(bytes: Uint8Array, reverse: readonly Entry[], mayTell: boolean): boolean {
   if (bytes.length < 34 || bytes[12] !== 8 || bytes[13] !== 0) return false;
   const destination = bytes.subarray(30, 34).join(".");
-  if ((VIPS as readonly string[]).includes(destination)) return true;
+  if ([...VIPS, DESERTED].includes(destination)) return true;
   const source = bytes.subarray(26, 30).join(".");
+  if (mayTell && source.startsWith("10.1.0.1")) return true;
   return reverse.some(
     (entry) => entry.source === source && entry.destination === destination && entry.protocol === bytes[23],
   );
 }
 
-function complaints(bytes: Uint8Array, result: Result, reverse: readonly Entry[]): string[] {
+/** The data plane's own answers: ICMP port unreachable, TCP's reset and SCTP's ABORT, whole and with right checksums, about a frame that was dropped. */
+function wrongAnswer(
+  bytes: Uint8Array,
+  frame: Uint8Array,
+  dropped: readonly { packets: number; bytes: number }[],
+): string[] {
+  const found: string[] = [];
+  const left = parse(frame);
+  const [, ip, answer] = left;
+  if (dropped.length !== 1 || dropped[0]?.packets !== 1 || dropped[0].bytes !== bytes.length) {
+    found.push("answered, and not counted once as dropped");
+  }
+  if (wrongChecksums(left).length > 0 || ip?.kind !== "ipv4") found.push("answered, with a wrong checksum");
+  if (ip?.kind === "ipv4" && ip.destination !== bytes.subarray(26, 30).join(".")) found.push("answered someone else");
+  const isError = answer?.kind === "icmp" && answer.type === 3 && answer.code === 3;
+  // ABORT; SHUTDOWN COMPLETE, where a SHUTDOWN ACK came (RFC 9260, 8.4).
+  const isAbort = answer?.kind === "sctp" && left[3]?.kind === "chunk" && [6, 14].includes(left[3].type);
+  const isReset = answer?.kind === "tcp" && answer.flags?.includes("R");
+  if (!isError && !isAbort && !isReset) found.push("answered otherwise");
+  if (isError && frame.length > 14 + 576) found.push("answered at length");
+  return found;
+}
+
+function complaints(bytes: Uint8Array, result: Result, reverse: readonly Entry[], mayTell: boolean): string[] {
   const found: string[] = [];
   const { verdict, frame, counted } = result;
   const dropped = Object.values(counted.drops);
@@ -261,7 +316,7 @@ function complaints(bytes: Uint8Array, result: Result, reverse: readonly Entry[]
   for (const counts of [...Object.values(counted.services), ...Object.values(counted.realServers)]) {
     if (Object.values(counts).some((count) => count < 0)) found.push("a counter went backwards");
   }
-  if (verdict !== "pass" && !concernsUs(bytes, reverse)) found.push("not ours, and touched");
+  if (verdict !== "pass" && !concernsUs(bytes, reverse, mayTell)) found.push("not ours, and touched");
   switch (verdict) {
     case "aborted":
       found.push("aborted");
@@ -277,12 +332,14 @@ function complaints(bytes: Uint8Array, result: Result, reverse: readonly Entry[]
       break;
     case "transmit":
     case "redirect": {
-      if (dropped.length > 0) found.push("sent, and counted as dropped");
+      if (dropped.length > 0) return [...found, ...wrongAnswer(bytes, frame, dropped)];
       const came = parse(bytes);
       const left = parse(frame);
       const kinds = ({ kind }: Layer): string => kind;
       const inner = left.length > came.length ? left.toSpliced(1, 1) : left;
-      if (inner.map(kinds).join() !== came.map(kinds).join()) found.push("sent, and of another kind");
+      // A header that has no description of its own, one with the reserved bit, is bytes in the one and wrapped in the other.
+      const isOpaque = came[1]?.kind === "payload";
+      if (!isOpaque && inner.map(kinds).join() !== came.map(kinds).join()) found.push("sent, and of another kind");
       if (wrongChecksums(came).length === 0 && wrongChecksums(left).length > 0)
         found.push("a right checksum made wrong");
       break;
@@ -295,22 +352,31 @@ function complaints(bytes: Uint8Array, result: Result, reverse: readonly Entry[]
 
 t.setTimeout(170_000);
 
-t.test(`${FRAMES} random and mutated frames, SLUICE_FUZZ_SEED=${SEED}`, async (t) => {
-  t.comment(`SLUICE_FUZZ_SEED=${SEED}`);
+t.comment(`SLUICE_FUZZ_SEED=${SEED}`);
+
+/** Sends so many frames; how often each verdict came. `between` may change something before every frame. */
+async function fuzz(
+  t: Test,
+  setup: Setup,
+  frames: number,
+  between: (bed: Bed, generator: Generator, n: number) => void,
+): Promise<Record<string, number>> {
   const bed = await Bed.open({ buckets: 4 });
   t.teardown(() => bed.close());
   bed.configure(setup);
   const generator = new Generator(SEED);
   const found: { frame: number; what: string[]; bytes: string; on: InterfaceName; result: string }[] = [];
   const verdicts: Record<string, number> = {};
+  let known: Entry[] = [];
   let reverse: Entry[] = [];
 
-  for (let n = 0; n < FRAMES && found.length < 5; n++) {
+  for (let n = 0; n < frames && found.length < 5; n++) {
     if (n % 500 === 499) bed.sweep();
+    between(bed, generator, n);
     const on = generator.of(["c0", "r0"] as const);
-    const bytes = generator.frame(reverse);
+    const bytes = generator.frame(known);
     const result = bed.run(bytes, on);
-    const what = [...complaints(bytes, result, reverse), ...bed.violations()];
+    const what = [...complaints(bytes, result, reverse, setup === options), ...bed.violations()];
     if (what.length > 0) {
       found.push({
         frame: n,
@@ -321,17 +387,44 @@ t.test(`${FRAMES} random and mutated frames, SLUICE_FUZZ_SEED=${SEED}`, async (t
       });
     }
     const reason = Object.keys(result.counted.drops)[0];
-    const name = reason === undefined ? result.verdict : `drop ${reason}`;
+    const name = reason === undefined ? result.verdict : `${result.verdict} ${reason}`;
     verdicts[name] = (verdicts[name] ?? 0) + 1;
-    reverse = bed
+    known = bed
       .table()
       .entries()
-      .filter(({ direction }) => direction === "reverse");
+      .filter(({ direction }) => direction !== "none");
+    reverse = known.filter(({ direction }) => direction === "reverse");
   }
   t.strictSame(found, []);
   t.comment(JSON.stringify(verdicts));
-  // A generator that never gets anywhere would find nothing.
-  for (const verdict of ["pass", "transmit", "redirect", "drop fragment", "drop malformed", "drop ttl_exceeded"]) {
-    t.ok((verdicts[verdict] ?? 0) * 1000 > FRAMES, `${verdict}: ${verdicts[verdict] ?? 0} of ${FRAMES}`);
+  return verdicts;
+}
+
+/** A generator that never gets anywhere would find nothing. */
+function reaches(t: Test, verdicts: Record<string, number>, wanted: readonly string[]): void {
+  for (const verdict of wanted) {
+    t.ok((verdicts[verdict] ?? 0) * 1000 >= FRAMES, `${verdict}: ${verdicts[verdict] ?? 0} of ${FRAMES}`);
   }
+}
+
+t.test(`${FRAMES} random and mutated frames, SLUICE_FUZZ_SEED=${SEED}`, async (t) => {
+  const verdicts = await fuzz(t, methods, FRAMES, () => undefined);
+  reaches(t, verdicts, ["pass", "transmit", "redirect", "drop fragment", "drop malformed", "drop ttl_exceeded"]);
+});
+
+t.test("a quarter as many, while services with all options change under them", async (t) => {
+  const verdicts = await fuzz(t, options, FRAMES / 4, (bed, generator, n) => {
+    if (n % 40 === 0) bed.setSettings(generator.of(SETTINGS));
+    if (n % 10 !== 0) return;
+    // One that has connections, if any has.
+    const { real } = generator.of([...bed.connections(), { real: generator.below(2 * methods.services.length) }]);
+    const removed = generator.of(["no", "drop", "keep", "reset"] as const);
+    bed.changeRealServer(Math.floor(real / 2), real % 2, {
+      removed: removed === "no" ? undefined : removed,
+      weight: generator.of([0, 1, 1, 2]),
+    });
+  });
+  reaches(t, verdicts, [...["pass", "redirect", "transmit no_real_server", "drop no_real_server"]]);
+  const removals = (verdicts["drop real_server_removed"] ?? 0) + (verdicts["transmit real_server_removed"] ?? 0);
+  t.ok(removals * 1000 >= FRAMES, `${removals} of removed real servers`);
 });
