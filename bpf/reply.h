@@ -7,6 +7,9 @@
 #include "nexthop.h"
 #include "rewrite.h"
 
+/* What reply() returns for a packet whose connection is over: one like any other. */
+#define NO_CONNECTION (-1)
+
 static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet, const struct flow *flow,
 				 const struct connection *reverse, const struct place *place, __u32 now)
 {
@@ -14,9 +17,8 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 	struct change change = {};
 	int verdict;
 
-	/* Without its connection it is a packet like any other: the kernel routes it, as with IPVS. */
 	if (!connection || is_over(connection->expires, now))
-		return XDP_PASS;
+		return NO_CONNECTION;
 
 	/* The two ends of the connection are the client's own flow, turned round. */
 	__be32 vip = *ipv4_of(&connection->flow.destination), client = *ipv4_of(&connection->flow.source);
@@ -28,10 +30,10 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 
 	barrier();
 	if (!real || id_of(connection) != place->id || id_of(reverse) != place->id)
-		return XDP_PASS;
+		return NO_CONNECTION;
 	/* Of a removed real server, whose connections are over. */
 	if (real->state == REAL_RESET)
-		return XDP_PASS;
+		return NO_CONNECTION;
 	if (packet->ip->ttl <= 1)
 		return drop(ctx, DROP_TTL_EXCEEDED);
 	if (packet->protocol != PROTOCOL_UDP && next_state(state, SIDE_SERVER, packet->event) != state)

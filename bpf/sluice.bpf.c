@@ -55,9 +55,12 @@ SEC("xdp") int sluice(struct xdp_md *ctx)
 	struct connection *connection = connection_find(&route.flow, flow_hash(&route.flow), &place);
 	const struct real_server *real = NULL;
 
-	if (connection && connection->direction == DIRECTION_REVERSE)
-		return reply(ctx, &packet, &route.flow, connection, &place, route.now);
-	if (connection) {
+	if (connection && connection->direction == DIRECTION_REVERSE) {
+		int verdict = reply(ctx, &packet, &route.flow, connection, &place, route.now);
+
+		if (verdict != NO_CONNECTION)
+			return verdict;
+	} else if (connection) {
 		switch (continues(connection, &place, &route, packet.protocol, &real)) {
 		case CONTINUES:
 			if (real)

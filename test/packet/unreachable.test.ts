@@ -6,7 +6,7 @@
 import "./own-namespace.js";
 import t from "tap";
 import { randomIntegers } from "../prelude/flows.js";
-import { changes, goes, passesAndSweeps, sets } from "./actions.js";
+import { changes, goes, sets } from "./actions.js";
 import { Bed, type DropName, type RealServerSetup, type ServiceSetup, type Setup } from "./bed.js";
 import { build, counting, type Frame, padded, parse } from "./frame.js";
 import { INTERFACES, realAddress, realMac, VIP } from "./network.js";
@@ -270,7 +270,7 @@ const toRealServer: Row[] = [
       goes(1, segment("S")),
       goes(2, answerSegment(1, "SA", { rport: 8080 }), "r0"), // to the router
       goes(1, segment("A")),
-      passesAndSweeps(901),
+      (bed) => bed.advance(901),
       told(answerSegment(1, "A", { rport: 8080 })),
     ],
   },
