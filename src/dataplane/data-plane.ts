@@ -94,7 +94,8 @@ export class DataPlane {
       stop: signal ?? new AbortController().signal,
     });
     const sweep = object.program("sweep");
-    this.#sweeper = new Sweeper((data) => sweep.testRunAsync({ data }), identity.buckets, log);
+    const hasResets = (): boolean => this.#publisher.inventory.resetting > 0;
+    this.#sweeper = new Sweeper((data) => sweep.testRunAsync({ data }), identity.buckets, hasResets, log);
     this.#counters = {
       realServers: object.map("real_counters"),
       drops: object.map("drops"),

@@ -12,7 +12,7 @@ import type { LocalPool } from "./local-pool.js";
 import type { Thresholds } from "./real-load.js";
 import { type Ring, ringChunks } from "./ring-record.js";
 import type { PersistenceRecord, Scheduling } from "./service-record.js";
-import type { AddressFamily, ForwardingMethod, RealServerState, ServiceKey } from "./sluice.bpf.js";
+import { type AddressFamily, type ForwardingMethod, RealServerState, type ServiceKey } from "./sluice.bpf.js";
 import { GLOBAL_TIMEOUTS, type TimeoutSet } from "./timeouts.js";
 
 /**
@@ -124,6 +124,8 @@ export interface Inventory {
   retiredTimeouts: { readonly index: number; readonly retiredAt: number }[];
   /** Since when the half of mark_rules that does not hold is not used any more. */
   markRulesRetiredAt: number;
+  /** How many real servers end the connections that name them. */
+  resetting: number;
   /** Names of services that drain, or of which real servers do. */
   readonly draining: Set<string>;
   /** The state that was published last; services that are still the same objects need no look. Undefined: none since the start. */
@@ -161,18 +163,20 @@ export function deleteService(inventory: Inventory, service: InstalledService, n
   inventory.draining.delete(service.name);
 }
 
-/** Counts what a service's real servers share with others. */
+/** Counts a service's real servers, and what they share with others. */
 function use(inventory: Inventory, { realServers }: InstalledService): void {
-  for (const { pool, timeouts } of realServers.values()) {
+  for (const { pool, timeouts, state } of realServers.values()) {
     usePool(inventory, pool);
     useTimeouts(inventory, timeouts);
+    inventory.resetting += state === RealServerState.REAL_RESET ? 1 : 0;
   }
 }
 
 function disuse(inventory: Inventory, { realServers }: InstalledService, now: number): void {
-  for (const { pool, timeouts } of realServers.values()) {
+  for (const { pool, timeouts, state } of realServers.values()) {
     disusePool(inventory, pool, now);
     disuseTimeouts(inventory, timeouts, now);
+    inventory.resetting -= state === RealServerState.REAL_RESET ? 1 : 0;
   }
 }
 

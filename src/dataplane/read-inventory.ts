@@ -50,6 +50,7 @@ export function* readInventory(tables: Tables, now: number): Steps<Inventory> {
     retiredRings: [],
     retiredTimeouts: [],
     markRulesRetiredAt: wasOtherHalfUsed(tables) ? now : Number.NEGATIVE_INFINITY,
+    resetting: 0,
     draining: new Set(),
     published: undefined,
   };

@@ -1,6 +1,6 @@
 /**
- * Takes expired connections out of the table, slice by slice in the background. Nothing depends on its pace but memory and
- * the counts of connections: the data plane treats what is expired as absent.
+ * Takes expired connections out of the table, slice by slice in the background, and those of real servers that end theirs. Nothing
+ * depends on its pace but memory and the counts of connections: the data plane treats what is expired as absent.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "./log.js";
@@ -22,14 +22,17 @@ export type SweepRun = (request: Uint8Array) => Promise<{ data: Uint8Array; dura
 export class Sweeper {
   readonly #run: SweepRun;
   readonly #buckets: number;
+  readonly #hasResets: () => boolean;
   readonly #log: Logger;
   readonly #stop = new AbortController();
   #sweeping: Promise<void> | undefined;
   #entries = 0;
 
-  constructor(run: SweepRun, buckets: number, log: Logger) {
+  /** @param hasResets whether there are real servers that end the connections which name them */
+  constructor(run: SweepRun, buckets: number, hasResets: () => boolean, log: Logger) {
     this.#run = run;
     this.#buckets = buckets;
+    this.#hasResets = hasResets;
     this.#log = log;
   }
 
@@ -82,6 +85,7 @@ export class Sweeper {
     const request = new Uint32Array(size / 4);
     request[offsets.first / 4] = first;
     request[offsets.count / 4] = count;
+    request[offsets.resets / 4] = Number(this.#hasResets());
     const { data, durationNs } = await this.#run(new Uint8Array(request.buffer));
     const answer = new Uint32Array(data.slice(0, size).buffer);
     const removed = answer[offsets.removed / 4]!;

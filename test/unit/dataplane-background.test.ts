@@ -13,20 +13,22 @@ const { size, offsets } = layout.SweepRequest;
 function program(
   entriesPerBucket: number,
   nanosecondsPerBucket: number,
-): { run: SweepRun; slices: [number, number][] } {
+): { run: SweepRun; slices: [first: number, count: number][]; resets: boolean[] } {
   const slices: [number, number][] = [];
+  const resets: boolean[] = [];
   const run: SweepRun = (request) => {
     const words = new Uint32Array(request.slice(0, size).buffer);
     const first = words[offsets.first / 4]!;
     const count = words[offsets.count / 4]!;
     slices.push([first, count]);
+    resets.push(words[offsets.resets / 4] === 1);
     words[offsets.entries / 4] = count * entriesPerBucket;
     return Promise.resolve({ data: new Uint8Array(words.buffer), durationNs: count * nanosecondsPerBucket });
   };
-  return { run, slices };
+  return { run, slices, resets };
 }
 
-function logger(): { logged: string[]; log: ConstructorParameters<typeof Sweeper>[2] } {
+function logger(): { logged: string[]; log: ConstructorParameters<typeof Sweeper>[3] } {
   const logged: string[] = [];
   const keep = (_: object, message: string): void => {
     logged.push(message);
@@ -35,9 +37,9 @@ function logger(): { logged: string[]; log: ConstructorParameters<typeof Sweeper
 }
 
 t.test("the sweeper passes the whole table, slice after slice, and counts what is in it", async (t) => {
-  const { run, slices } = program(3, 1000);
+  const { run, slices, resets } = program(3, 1000);
   const { log } = logger();
-  const sweeper = new Sweeper(run, 100, log);
+  const sweeper = new Sweeper(run, 100, () => slices.length % 2 === 1, log);
   t.equal(sweeper.entries, 0);
   sweeper.start();
   while (sweeper.entries === 0) {
@@ -51,12 +53,16 @@ t.test("the sweeper passes the whole table, slice after slice, and counts what i
     t.ok(count > 0 && first + count <= 100);
     next = (first + count) % 100;
   }
+  t.ok(
+    resets.every((asked, slice) => asked === (slice % 2 === 1)),
+    "what names a real server that ends its connections is asked for when there is one",
+  );
 });
 
 t.test("the sweeper takes shorter slices where they take long", async (t) => {
   const { run, slices } = program(0, 1e6);
   const { log } = logger();
-  const sweeper = new Sweeper(run, 100_000, log);
+  const sweeper = new Sweeper(run, 100_000, () => false, log);
   sweeper.start();
   while (slices.length < 3) {
     await sleep(20);
@@ -76,6 +82,7 @@ t.test("the sweeper says once that it cannot, and goes on where it was", async (
   const sweeper = new Sweeper(
     (request) => (--failures >= 0 ? Promise.reject(new Error("no memory")) : run(request)),
     10,
+    () => false,
     log,
   );
   sweeper.start();

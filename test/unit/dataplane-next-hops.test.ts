@@ -173,3 +173,29 @@ t.test("changes are found by looking again and again, and said once", async (t) 
   ]);
   t.equal(bench.looked.filter((address) => address === "10.1.0.12").length, 1, "no longer watched");
 });
+
+t.test("who was told an interface hears when it is another one, but not of a route that is gone", async (t) => {
+  const bench = new Bench();
+  const [known, unknown] = [parseAddress("10.1.0.11"), parseAddress("10.1.0.12")];
+  bench.routes.set("10.1.0.11", { verdict: RouteVerdict.ROUTE_NO_NEIGHBOUR, ifindex: 21 });
+  t.equal(bench.nextHops.interfaceTo(known), 21, "also before the MAC is known");
+  t.equal(bench.nextHops.interfaceTo(unknown), 0);
+  bench.watch(0, "10.1.0.11");
+  bench.watch(1, "10.1.0.12");
+  bench.watch(2, "10.1.0.13");
+  bench.routes.set("10.1.0.13", { ifindex: 23 });
+  await bench.nextHops.resolveNew();
+  t.equal(bench.interfaceChanges, 0);
+  const changes = async (index: number, address: string, answer: Answer): Promise<number> => {
+    bench.routes.set(address, answer);
+    await sleep(110);
+    bench.nextHops.missing(index);
+    return bench.interfaceChanges;
+  };
+  t.equal(await changes(0, "10.1.0.11", { verdict: RouteVerdict.ROUTE_NONE }), 0);
+  t.equal(await changes(0, "10.1.0.11", { ifindex: 21 }), 0);
+  t.equal(await changes(0, "10.1.0.11", { ifindex: 22 }), 1);
+  t.equal(bench.nextHops.interfaceTo(known), 22);
+  t.equal(await changes(1, "10.1.0.12", { ifindex: 22 }), 2, "one that had no route has one");
+  t.equal(await changes(2, "10.1.0.13", { ifindex: 22 }), 2, "nobody asked about this one");
+});

@@ -26,6 +26,7 @@ import { ForwardingMethod, RealServerState, Scheduler } from "../../src/dataplan
 import { compileTimeouts, readTimeouts } from "../../src/dataplane/timeouts.js";
 import { apply, type Write } from "../../src/dataplane/write.js";
 import {
+  type AddressServiceKey,
   DEFAULT_SETTINGS,
   DEFAULT_TIMEOUTS,
   type DesiredState,
@@ -39,6 +40,7 @@ import {
   type SchedulerName,
   SETTING_NAMES,
   type ServiceKey,
+  type ServiceOptions,
   serviceName,
   type VirtualService,
 } from "../../src/model/index.js";
@@ -335,7 +337,7 @@ export function service(
   port: number,
   realServers: readonly RealServer[],
   scheduler: SchedulerName = "rr",
-): VirtualService {
+): AddressServiceKey & ServiceOptions {
   return { protocol: "tcp", address: "10.0.0.100", port, scheduler, schedulerFlags: [], onePacket: false, realServers };
 }
 
