@@ -137,7 +137,10 @@ async function adopt(pins: Pins, interfaces: readonly Interface[], options: Load
     // No interface runs a program with an older table now.
     pins.replaceMap(PROGRAM_TABLE, programTable);
   } catch (error) {
-    options.log.error({ err: error }, "cannot detach from interfaces that are no longer configured");
+    options.log.error(
+      { err: error },
+      "cannot detach from interfaces that are no longer configured; what they run stays",
+    );
   }
   return { ...replaced, interfaces, identity, adopted: true };
 }

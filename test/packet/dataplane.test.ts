@@ -1,8 +1,9 @@
 /** The control plane's half of the data plane against the kernel: loading, adopting, publishing, refusing, unloading. */
 import "./own-namespace.js";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { BpfMap, interfaceIndex, Link, Program } from "libbpf-ts";
 import t from "tap";
 import { DataPlane, type DataPlaneOptions } from "../../src/dataplane/index.js";
@@ -164,6 +165,26 @@ t.test("a restart adopts what is pinned and replaces the program in place", asyn
     await dataPlane.close();
   }
 });
+
+t.test(
+  "an upgrade that dies before its last step leaves packets opening connections, and the next one clears up",
+  async (t) => {
+    const both = options({ interfaces: ["c0", "r0"].map((name) => ({ name, mode: "native" as const })) });
+    await (await DataPlane.open(both)).close();
+    const before = pinnedProgram();
+    const programTables = (): string[] => readdirSync(`${ROOT}/maps`).filter((name) => name.startsWith("ways"));
+    const dying = fileURLToPath(new URL("dying-start.js", import.meta.url));
+    const { signal } = spawnSync(process.execPath, [dying, JSON.stringify({ instance: INSTANCE, limits: LIMITS })]);
+    t.equal(signal, "SIGKILL");
+    t.not(programOn("c0"), before, "the interface runs the new program");
+    t.equal(programOn("c0"), pinnedProgram());
+    t.ok(forwards(40010), "which finds its way");
+    t.equal(programTables().length, 2);
+    await (await DataPlane.open(options())).close();
+    t.strictSame(programTables(), ["ways"]);
+    t.ok(forwards(40011));
+  },
+);
 
 t.test("interfaces come and go with the configuration", async (t) => {
   const both = options({ interfaces: ["c0", "r0"].map((name) => ({ name, mode: "native" as const })) });
