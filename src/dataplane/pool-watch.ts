@@ -5,7 +5,7 @@ import type { Logger } from "./log.js";
 import { localPortsInUse, readLoad } from "./real-load.js";
 import type { ArrayMemory } from "./tables.js";
 
-/** Share in use from which on it is said. Of ports drawn at random, 16 tries then fail once in 35 connections. */
+/** Share in use from which on it is said: LOCAL_PORT_TRIES ports drawn at random find a free one all but always yet. */
 const HIGH = 0.8;
 /** Share below which it may be said again. */
 const LOW = 0.75;

@@ -64,6 +64,7 @@ async function passes(bed: Bed, buckets: number, count: number): Promise<Pass[]>
       return answer;
     },
     buckets,
+    () => false,
     log,
   );
   sweeper.start();

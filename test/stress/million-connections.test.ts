@@ -138,7 +138,12 @@ t.test(`${CONNECTIONS} connections by ${METHODS.join(", ")}`, async (t) => {
   const table = bed.object.map("connection_table");
   const watch = new Watch(bed.object.map("real_load"), METHODS.length * REAL_SERVERS);
   const sweep = bed.object.program("sweep");
-  const sweeper = new Sweeper((data) => sweep.testRunAsync({ data }), buckets, log);
+  const sweeper = new Sweeper(
+    (data) => sweep.testRunAsync({ data }),
+    buckets,
+    () => false,
+    log,
+  );
   const preludes: Prelude[] = [];
   t.teardown(() => {
     for (const prelude of preludes) prelude.close();
