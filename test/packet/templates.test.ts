@@ -277,6 +277,21 @@ t.test("in a full table", async (t) => {
       ],
     },
     {
+      name: "a template that leads one is not what has to go, though its time is over: another makes room",
+      setup: both,
+      steps: [
+        goes(1, syn(A, 1000)),
+        goes(1, segment("A", { client: A })),
+        fills(SLOTS - 3),
+        passes(301),
+        goes(3, other("S", 98)),
+        goes(3, other("S", 99)),
+        goes("pass", other("A", 98)),
+        goes(3, other("A", 99)),
+        templates(line(A, 1, "ASSURED leads 1")),
+      ],
+    },
+    {
       name: "a half-open connection makes room, and then its template does",
       setup: both,
       steps: [
