@@ -1,4 +1,7 @@
-/** Two processors at the same persistence templates: what they count, and that a client has one real server. */
+/**
+ * Two processors at the same persistence templates and the same translations of one-packet scheduling: what they count, and that a
+ * client has one real server. The connection table itself: connection-table.test.ts.
+ */
 import "./own-namespace.js";
 import t from "tap";
 import { emptyFlows, type Flows, randomIntegers } from "../prelude/flows.js";
@@ -114,3 +117,48 @@ for (const method of ["dr", "nat"] as const) {
     });
   }
 }
+
+for (const method of ["nat", "fullnat"] as const) {
+  t.test(`${method}: one-packet scheduling, a translation for each client and real server`, async (t) => {
+    const [, service] = setup(method, 0).services;
+    if (service === undefined) throw new Error("unreachable");
+    const onePacket = { ...setup(method, 0), services: [{ ...service, onePacket: true }] };
+    bed.configure(onePacket);
+    await both([udp, udp]);
+    const { services, drops } = bed.counted();
+    t.strictSame(
+      bed.violations().filter((violation) => !passes(violation)),
+      [],
+    );
+    const translations = bed
+      .connections()
+      .map(({ source, sourcePort, real: server }) => `${source}:${sourcePort} ${server}`);
+    t.equal(new Set(translations).size, translations.length, "none twice");
+    t.ok(translations.length > FLOWS && translations.length <= 3 * FLOWS, `${translations.length}`);
+    const dropped = Object.values(drops).reduce((sum, { packets }) => sum + packets, 0);
+    t.equal(services[`udp:${VIP}:80`]?.connections, 2 * RUNS - dropped, "every packet is a connection or was dropped");
+    t.comment(`drops ${JSON.stringify(drops)}`);
+
+    bed.configure({ ...onePacket, timeouts: { ONE_PACKET: 0.005 } });
+    await both([udp, udp]);
+    bed.advance(1000);
+    bed.sweep();
+    t.strictSame(bed.table().entries(), [], "in the end nothing is left");
+    t.strictSame(bed.violations(), []);
+  });
+}
+
+t.test("thresholds: no more connections than one a processor too many", async (t) => {
+  const [service] = setup("dr", 0).services;
+  if (service === undefined) throw new Error("unreachable");
+  for (let round = 0; round < 10; round++) {
+    const realServers = [1, 2].map((n) => real(n, "dr", { thresholds: [50, 0] }));
+    bed.configure({ services: [{ ...service, realServers }] });
+    await both([tcp("S"), tcp("S")]);
+    for (const index of [0, 1]) {
+      const { active } = bed.load(index);
+      t.ok(active >= 50 && active <= 51, `${active} connections`);
+    }
+    t.strictSame(bed.violations(), []);
+  }
+});
