@@ -511,13 +511,15 @@ size_is(struct event, 32);
 /* Program sweep: remove what is over from a slice of buckets. */
 struct sweep_request {
 	__u32 first; /* bucket */
-	__u32 count;
+	__u32 count; /* answer: buckets that there was time for, one at least */
 	__u32 removed; /* answer: connections removed */
 	__u32 orphans; /* answer: reverse entries without a forward one removed */
-	__u32 entries; /* answer: entries in use in the slice, after it */
+	__u32 entries; /* answer: entries that were left in place, reverse ones of connections that went later, too */
 	__u32 resets; /* 1: what names a real server that is REAL_RESET goes too, and not only what is expired */
+	__u32 longest; /* nanoseconds after which no other bucket is begun */
+	__u32 pad;
 } exported;
-size_is(struct sweep_request, 24);
+size_is(struct sweep_request, 32);
 
 enum route_verdict : __u32 {
 	ROUTE_RESOLVED,

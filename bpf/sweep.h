@@ -12,9 +12,18 @@
  * in net/netfilter/ipvs/ip_vs_conn.c). */
 #define TEMPLATE_STEP_TICKS ((__u32)(60ull * 1000000000 >> TICK_SHIFT))
 
+/*
+ * How long the sweep takes a reverse entry's word for it that its connection is there, where it has seen that each of
+ * the two names the other. Who removes either of such two removes both, so this is for memory alone: to look at the
+ * other one is to wait for a line of the table from anywhere.
+ */
+#define TWIN_TRUST_TICKS ((__u32)(60ull * 1000000000 >> TICK_SHIFT))
+
 struct sweep {
 	struct sweep_request request;
 	__u32 now;
+	__u32 done; /* buckets */
+	__u64 until; /* bpf_ktime_get_ns() */
 };
 
 /* Whether the connection of an entry, or a template, is over. `whole` stands for it. */
@@ -32,6 +41,13 @@ static __always_inline bool is_to_go(const struct connection *connection, const 
 	return real && real->state == REAL_RESET;
 }
 
+/* Without the lock, as refresh(): if the slot was just given away, a stranger's life is lengthened once. */
+static __always_inline void move_ahead(struct connection *connection, __u32 expires)
+{
+	if ((__s32)(expires - connection->expires) > 0)
+		connection->expires = expires;
+}
+
 GLOBAL int sweep_slot(__u32 location, struct sweep *sweep)
 {
 	if (!sweep)
@@ -42,6 +58,11 @@ GLOBAL int sweep_slot(__u32 location, struct sweep *sweep)
 
 	if (!connection)
 		return 0;
+	/* Of a reverse entry, `expires` is its own alone: see TWIN_GRACE_TICKS. It goes with its forward one. */
+	if (connection->direction == DIRECTION_REVERSE && !is_over(connection->expires, sweep->now)) {
+		sweep->request.entries++;
+		return 0;
+	}
 	__u16 id = id_of(connection);
 
 	whole = whole_entry(connection, location);
@@ -54,6 +75,8 @@ GLOBAL int sweep_slot(__u32 location, struct sweep *sweep)
 	}
 	if (is_controlling(connection) && is_over(connection->expires, sweep->now))
 		connection->expires = sweep->now + TEMPLATE_STEP_TICKS;
+	else if (connection->direction == DIRECTION_REVERSE)
+		move_ahead(connection, sweep->now + TWIN_TRUST_TICKS);
 	sweep->request.entries++;
 	return 0;
 }
@@ -64,8 +87,9 @@ static long sweep_bucket(__u32 offset, void *context)
 	__u32 index = sweep->request.first + offset;
 	struct bucket *bucket = bpf_map_lookup_elem(&connection_table, &index);
 
-	if (!bucket)
+	if (!bucket || (offset && bpf_ktime_get_ns() >= sweep->until))
 		return 1;
+	sweep->done++;
 	for (__u32 slot = 0; slot < BUCKET_SLOTS; slot++)
 		if (bucket->tags[slot])
 			sweep_slot(index << 4 | slot, sweep);
@@ -82,8 +106,11 @@ SEC("xdp") int sweep(struct xdp_md *ctx)
 	sweep.request.first = request->first;
 	sweep.request.count = request->count;
 	sweep.request.resets = request->resets;
+	sweep.request.longest = request->longest;
 	sweep.now = tick_now();
+	sweep.until = bpf_ktime_get_ns() + sweep.request.longest;
 	bpf_loop(sweep.request.count, sweep_bucket, &sweep, 0);
+	sweep.request.count = sweep.done;
 	request = (void *)(long)ctx->data;
 	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;

@@ -380,6 +380,7 @@ export interface SweepRequest {
   orphans: number;
   entries: number;
   resets: number;
+  longest: number;
 }
 
 export interface Timeouts {
@@ -489,7 +490,7 @@ export const layout = {
   Service: { size: 64, offsets: { vip: 0, port: 16, protocol: 18, family: 19, scheduler: 20, scheduler_flags: 21, one_packet: 22, ring: 24, persistence_mask: 32, persistence: 48 } },
   ServiceKey: { size: 20, offsets: { vip: 0, port: 16, protocol: 18, family: 19 } },
   Settings: { size: 64, offsets: { mark_rules: 0, icmp_rate: 8, conn_reuse_mode: 12, expire_nodest_conn: 13, expire_quiescent_template: 14, nat_icmp_send: 15, sloppy_tcp: 16, sloppy_sctp: 17 } },
-  SweepRequest: { size: 24, offsets: { first: 0, count: 4, removed: 8, orphans: 12, entries: 16, resets: 20 } },
+  SweepRequest: { size: 32, offsets: { first: 0, count: 4, removed: 8, orphans: 12, entries: 16, resets: 20, longest: 24 } },
   Timeouts: { size: 116, offsets: { ticks: 0 } },
   Traffic: { size: 40, offsets: { connections: 0, in_packets: 8, in_bytes: 16, out_packets: 24, out_bytes: 32 } },
   Vip: { size: 4, offsets: { services: 0 } },

@@ -8,16 +8,15 @@ import { layout } from "./sluice.bpf.js";
 
 /** Milliseconds between two slices. */
 const INTERVAL = 100;
-/** Milliseconds in which the whole table is passed, where the slices for that are short enough. */
+/** Milliseconds in which the whole table is passed, where the time of the slices suffices; a table that takes longer is passed more slowly. */
 const PASS = 4000;
-/** Nanoseconds that one slice may take; a very large table is passed more slowly instead. */
-const LONGEST_SLICE = 2e6;
-const FIRST_SLICE = 64;
+/** Nanoseconds after which a slice ends before its time; what is left is for the next. A bucket more takes microseconds. */
+const LONGEST_SLICE = 1.9e6;
 
 const { size, offsets } = layout.SweepRequest;
 
 /** Runs the program with the request as its packet. */
-export type SweepRun = (request: Uint8Array) => Promise<{ data: Uint8Array; durationNs: number }>;
+export type SweepRun = (request: Uint8Array) => Promise<{ data: Uint8Array }>;
 
 export class Sweeper {
   readonly #run: SweepRun;
@@ -53,19 +52,15 @@ export class Sweeper {
   async #sweep(): Promise<void> {
     const { signal } = this.#stop;
     const usual = Math.ceil((this.#buckets * INTERVAL) / PASS);
-    let count = Math.min(usual, FIRST_SLICE);
     let first = 0;
     let entries = 0;
     let failing = false;
     while (!signal.aborted) {
       try {
-        const slice = await this.#slice(first, Math.min(count, this.#buckets - first));
+        const slice = await this.#slice(first, Math.min(usual, this.#buckets - first));
         failing = false;
         entries += slice.entries;
         first += slice.count;
-        const affordable = Math.floor((LONGEST_SLICE * slice.count) / Math.max(slice.durationNs, 1));
-        // Half of what is affordable: other slices may hold more connections.
-        count = Math.max(1, Math.min(usual, affordable >> 1));
       } catch (error) {
         if (!failing) {
           this.#log.error({ err: error }, "cannot sweep the connection table");
@@ -81,18 +76,19 @@ export class Sweeper {
     }
   }
 
-  async #slice(first: number, count: number): Promise<{ count: number; entries: number; durationNs: number }> {
+  async #slice(first: number, count: number): Promise<{ count: number; entries: number }> {
     const request = new Uint32Array(size / 4);
     request[offsets.first / 4] = first;
     request[offsets.count / 4] = count;
     request[offsets.resets / 4] = Number(this.#hasResets());
-    const { data, durationNs } = await this.#run(new Uint8Array(request.buffer));
+    request[offsets.longest / 4] = LONGEST_SLICE;
+    const { data } = await this.#run(new Uint8Array(request.buffer));
     const answer = new Uint32Array(data.slice(0, size).buffer);
     const removed = answer[offsets.removed / 4]!;
     const orphans = answer[offsets.orphans / 4]!;
     if (removed > 0 || orphans > 0) {
       this.#log.debug({ removed, orphans }, "swept expired connections");
     }
-    return { count, entries: answer[offsets.entries / 4]!, durationNs };
+    return { count: answer[offsets.count / 4]!, entries: answer[offsets.entries / 4]! };
   }
 }

@@ -509,10 +509,10 @@ export class Bed {
     return counted;
   }
 
-  /** Runs the maintenance program over a slice of buckets; all, unless others are named. */
-  sweep(first = 0, count = this.sizes.buckets): SweepRequest {
+  /** Runs the maintenance program over a slice of buckets; all, unless others are named, however long it takes. */
+  sweep(first = 0, count = this.sizes.buckets, longest = 0xffff_ffff): SweepRequest {
     const codec = this.object.btf.codec<SweepRequest>("sweep_request");
-    const request = codec.encode({ first, count, removed: 0, orphans: 0, entries: 0, resets: 1 });
+    const request = codec.encode({ first, count, removed: 0, orphans: 0, entries: 0, resets: 1, longest });
     return codec.decode(this.object.program("sweep").testRun({ data: request, dataOutSize: codec.size }).data);
   }
 

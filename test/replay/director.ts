@@ -156,6 +156,7 @@ export class Director {
     const request = new DataView(new ArrayBuffer(size));
     request.setUint32(offsets.first, 0, true);
     request.setUint32(offsets.count, this.#buckets, true);
+    request.setUint32(offsets.longest, 0xffff_ffff, true);
     const { data } = this.#sweeper.testRun({ data: new Uint8Array(request.buffer), dataOutSize: size });
     return new DataView(data.buffer, data.byteOffset).getUint32(offsets.removed, true);
   }
