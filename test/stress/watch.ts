@@ -3,7 +3,7 @@ import type { BpfMap, MappedArray } from "libbpf-ts";
 import { layout } from "../../src/dataplane/sluice.bpf.js";
 
 /** Of real_load, those that go up and down. */
-const COUNTS = ["active", "inactive"] as const;
+const COUNTS = ["active", "inactive", "templates"] as const;
 
 export class Watch {
   readonly #memory: MappedArray;
@@ -13,7 +13,8 @@ export class Watch {
   /** What was below zero, in words. */
   readonly negative = new Set<string>();
   looks = 0;
-  highest = 0;
+  /** The highest value that each count was seen at. */
+  readonly highest: Record<(typeof COUNTS)[number], number> = { active: 0, inactive: 0, templates: 0 };
 
   /** @param realLoad of which the first `realServers` elements are in use */
   constructor(realLoad: BpfMap, realServers: number) {
@@ -32,7 +33,7 @@ export class Watch {
     for (let real = 0; real < this.#realServers; real++) {
       for (const count of COUNTS) {
         const value = this.#words[(real * this.#memory.stride + layout.RealLoad.offsets[count]) / 4]! | 0;
-        this.highest = Math.max(this.highest, value);
+        this.highest[count] = Math.max(this.highest[count], value);
         if (value < 0) this.negative.add(`real server ${real}: ${count} was ${value}`);
       }
     }
