@@ -143,7 +143,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 4096);
 	__type(key, struct service_key);
-	__type(value, __u32); /* how many real servers have it */
+	__type(value, __u32); /* index of one that has it */
 } nat_endpoints SEC(".maps");
 
 /* Firewall marks. Written by the control plane (mmap), the half that does not hold at the time; read for a packet that

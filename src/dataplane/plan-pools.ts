@@ -37,7 +37,7 @@ export class PoolPlanner {
   readonly #newRings: { readonly ring: Ring; readonly slots: Uint32Array }[] = [];
 
   constructor(inventory: Inventory, desired: DesiredState, ways: Ways, chunkClaims: Claims, writes: PhasedWrites) {
-    const { published, localAddresses, freeLocalAddresses } = inventory;
+    const { published, freeLocalAddresses } = inventory;
     this.#inventory = inventory;
     this.#ways = ways;
     this.#writes = writes;
@@ -50,15 +50,9 @@ export class PoolPlanner {
     for (const pool of desired.pools) {
       this.#pools.set(pool.name, pool);
     }
-    for (const text of Array.from(this.#pools.values()).flatMap((pool) => pool.localAddresses)) {
-      if (!this.#placed.has(text)) {
-        const address = parseAddress(text);
-        const known = localAddresses.get(text)?.index;
-        const index = known ?? this.#addressClaims.claim(1);
-        if (known === undefined) {
-          writes.build.push({ kind: "local address", index, bytes: address.bytes });
-        }
-        this.#placed.set(text, { index, address });
+    if (this.#changed) {
+      for (const text of Array.from(this.#pools.values()).flatMap((pool) => pool.localAddresses)) {
+        this.#place(text);
       }
     }
   }
@@ -106,14 +100,8 @@ export class PoolPlanner {
     for (const { ring, slots } of this.#newRings) {
       inventory.poolRings.set(ring.chunk, { ring, slots, users: 0 });
     }
-    const { localAddresses } = inventory;
-    for (const [text, { index, unusedSince }] of localAddresses) {
-      if (!this.#placed.has(text) && unusedSince === undefined) {
-        localAddresses.set(text, { index, unusedSince: now });
-      }
-    }
-    for (const [text, { index }] of this.#placed) {
-      localAddresses.set(text, { index, unusedSince: undefined });
+    if (this.#changed) {
+      this.#commitAddresses(now);
     }
     // One service may take up what another one has just let go of.
     for (const pool of this.#answers.values()) {
@@ -126,9 +114,37 @@ export class PoolPlanner {
     };
   }
 
+  #commitAddresses(now: number): void {
+    const { localAddresses } = this.#inventory;
+    for (const [text, { index, unusedSince }] of localAddresses) {
+      if (!this.#placed.has(text) && unusedSince === undefined) {
+        localAddresses.set(text, { index, unusedSince: now });
+      }
+    }
+    for (const [text, { index }] of this.#placed) {
+      localAddresses.set(text, { index, unusedSince: undefined });
+    }
+  }
+
+  #place(text: string): PlacedAddress {
+    const known = this.#placed.get(text);
+    if (known !== undefined) {
+      return known;
+    }
+    const address = parseAddress(text);
+    const installed = this.#inventory.localAddresses.get(text)?.index;
+    const index = installed ?? this.#addressClaims.claim(1);
+    if (installed === undefined) {
+      this.#writes.build.push({ kind: "local address", index, bytes: address.bytes });
+    }
+    const placed = { index, address };
+    this.#placed.set(text, placed);
+    return placed;
+  }
+
   #slots({ localAddresses }: FullnatPool, family: AddressFamily, ifindex: number): Uint32Array {
     const candidates = localAddresses
-      .map((text) => this.#placed.get(text)!)
+      .map((text) => this.#place(text))
       .filter(({ address }) => address.family === family);
     const subnets = ifindex === 0 ? [] : this.#ways.subnets(ifindex, family);
     const near = candidates.filter(({ address: { bytes } }) => subnets.some((subnet) => isWithin(bytes, subnet)));

@@ -15,7 +15,9 @@ import { samePool } from "./local-pool.js";
 import type { PoolPlanner } from "./plan-pools.js";
 import type { EndpointPlanner } from "./plan-shared.js";
 import type { TimeoutPlanner } from "./plan-timeouts.js";
+import { NO_THRESHOLDS, type Thresholds } from "./real-load.js";
 import { removedState } from "./removed-connections.js";
+import type { Steps } from "./slices.js";
 import { ForwardingMethod, RealServerState, type ServiceKey } from "./sluice.bpf.js";
 import { GLOBAL_TIMEOUTS } from "./timeouts.js";
 import type { PhasedWrites } from "./writes.js";
@@ -63,11 +65,12 @@ export class RealServerPlanner {
     this.#parts = parts;
   }
 
-  install(
+  /** Pauses between real servers. */
+  *install(
     owner: Owner,
     service: VirtualService,
     before: ReadonlyMap<string, InstalledRealServer> | undefined,
-  ): PlannedRealServers {
+  ): Steps<PlannedRealServers> {
     const realServers = new Map(before);
     const indexes = new Uint32Array(service.realServers.length);
     const lastWeights = new Uint32Array(service.realServers.length);
@@ -77,6 +80,7 @@ export class RealServerPlanner {
     const keys = new Set<string>();
     const names = new Set<string>();
     for (const [position, realServer] of service.realServers.entries()) {
+      yield;
       const name = realServerName(realServer);
       const method = methodOf(realServer);
       const key = installedKey(name, method);
@@ -93,7 +97,7 @@ export class RealServerPlanner {
         state: RealServerState.REAL_ACTIVE,
         weight: realServer.weight,
         lastWeight,
-        thresholds: { upper: realServer.upperThreshold, lower: realServer.lowerThreshold },
+        thresholds: thresholdsOf(realServer),
         timeouts,
         pool: method === ForwardingMethod.METHOD_FULLNAT ? this.#parts.pools.poolFor(service, address) : undefined,
         name,
@@ -221,6 +225,11 @@ export class RealServerPlanner {
     this.#parts.writes.change.push({ kind: "timeouts of", realServer: retired.index, set: timeouts });
     return { ...retired, timeouts };
   }
+}
+
+/** Most have none, and share that. */
+function thresholdsOf({ upperThreshold: upper, lowerThreshold: lower }: RealServer): Thresholds {
+  return upper === 0 ? NO_THRESHOLDS : { upper, lower };
 }
 
 function lastWeightsInService(realServers: Iterable<InstalledRealServer>): ReadonlyMap<string, number> {

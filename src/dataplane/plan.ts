@@ -62,7 +62,7 @@ export interface PlanSurroundings {
 }
 
 /**
- * Pauses between services; neither inventory nor tables may be changed by others meanwhile. Mark rules need their other half to be free: see
+ * Pauses between services and between real servers; neither inventory nor tables may be changed by others meanwhile. Mark rules need their other half to be free: see
  * markRulesGraceLeft().
  *
  * @throws DataPlaneError CAPACITY_EXCEEDED, TABLE_TOO_SMALL or DUPLICATE_SERVICE, or what is thrown into it; nothing is taken then
@@ -136,7 +136,7 @@ class Planner {
       yield;
     }
     for (const [name, service] of wanted) {
-      this.#installService(name, service);
+      yield* this.#installService(name, service);
       yield;
     }
     this.#serviceClaims.check("limits.services", 1, "services whose connections have not ended");
@@ -237,7 +237,7 @@ class Planner {
     }
   }
 
-  #installService(name: string, service: VirtualService): void {
+  *#installService(name: string, service: VirtualService): Steps<void> {
     const installed = this.#inventory.services.get(name);
     const key = installed?.key ?? keyOf(service);
     const scheduling = schedulingOf(service);
@@ -249,7 +249,8 @@ class Planner {
       writes.build.push({ kind: "service", index, record: { key, ...options, ring: NO_RING } });
     }
     const owner = { index, name, key };
-    const { realServers, indexes, lastWeights } = this.#realServers.install(owner, service, installed?.realServers);
+    const planned = yield* this.#realServers.install(owner, service, installed?.realServers);
+    const { realServers, indexes, lastWeights } = planned;
 
     // Only a Maglev table says how many slots it wants to keep.
     const isTable = installed?.scheduling.scheduler === Scheduler.SCHEDULER_MH;

@@ -21,7 +21,10 @@ export class PoolWatch {
     this.#log = log;
   }
 
-  look({ services }: Inventory): void {
+  look({ services, poolRings }: Inventory): void {
+    if (poolRings.size === 0) {
+      return;
+    }
     const high = new Set<number>();
     for (const service of services.values()) {
       for (const { index, name, pool, standing } of service.realServers.values()) {

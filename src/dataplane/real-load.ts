@@ -54,7 +54,8 @@ export function isOverloaded(realLoad: ArrayMemory, index: number): boolean {
 
 export function readThresholds(realLoad: ArrayMemory, index: number): Thresholds {
   const base = index * realLoad.stride;
-  return { upper: realLoad.u32[(base + offsets.upper) / 4]!, lower: realLoad.u32[(base + offsets.lower) / 4]! };
+  const upper = realLoad.u32[(base + offsets.upper) / 4]!;
+  return upper === 0 ? NO_THRESHOLDS : { upper, lower: realLoad.u32[(base + offsets.lower) / 4]! };
 }
 
 /**

@@ -67,7 +67,7 @@ export function loadField(tables: Tables, index: number, field: LoadField): numb
   return tables.realLoad.u32[(index * tables.realLoad.stride + layout.RealLoad.offsets[field]) / 4]!;
 }
 
-function plainArray(length: number, stride: number): ArrayMemory {
+export function plainArray(length: number, stride: number): ArrayMemory {
   const buffer = new ArrayBuffer(length * stride);
   return {
     length,
