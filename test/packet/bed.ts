@@ -7,7 +7,6 @@ import { type BpfMap, type BpfObject, openObject, RingBuffer } from "libbpf-ts";
 import {
   AddressFamily,
   ConnectionState,
-  DropReason,
   type Event,
   ForwardingMethod,
   type Maps,
@@ -16,10 +15,10 @@ import {
   Scheduler,
   SchedulerFlag,
   type SweepRequest,
-  type Traffic,
 } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes, macBytes } from "./addresses.js";
 import { age, ConnectionTable, type Entry, type Load } from "./connection-table.js";
+import { type Counted, type CountedRealServer, Counting } from "./counted.js";
 import { INTERFACES, type InterfaceName, network } from "./network.js";
 import { type State, stateNumber, TICK_SECONDS, TIMEOUTS } from "./states.js";
 
@@ -148,29 +147,10 @@ const SEED = Array.from({ length: 6 }, (_, i) => (BigInt(i + 1) * 0x9e3779b97f4a
 export type Verdict = "aborted" | "drop" | "pass" | "transmit" | "redirect";
 const VERDICTS: readonly Verdict[] = ["aborted", "drop", "pass", "transmit", "redirect"];
 
-export type DropName = Lowercase<
-  Exclude<keyof typeof DropReason, "DROP_REASONS"> extends `DROP_${infer N}` ? N : never
->;
-
-type Counts = Partial<Record<keyof Traffic, number>>;
-
-/** What changed, zeros left out. Services go by "tcp:10.0.0.100:80", real servers by that and "10.1.0.11:8080". */
-export interface Counted {
-  services: Record<string, Counts>;
-  realServers: Record<string, Counts>;
-  drops: Partial<Record<DropName, { packets: number; bytes: number }>>;
-}
-
 export interface Result {
   readonly verdict: Verdict;
   readonly frame: Uint8Array;
   readonly counted: Counted;
-}
-
-interface Counters {
-  readonly services: readonly Record<keyof Traffic, number>[];
-  readonly realServers: readonly Record<keyof Traffic, number>[];
-  readonly drops: readonly { packets: number; bytes: number }[];
 }
 
 export const NO_LOAD = {
@@ -195,30 +175,6 @@ function timeoutSet({ timeouts }: ServiceSetup, serviceIndex: number): number {
   return timeouts === undefined ? 0 : serviceIndex + 1;
 }
 
-function dropNames(): DropName[] {
-  const names: DropName[] = [];
-  for (const [name, value] of Object.entries(DropReason)) {
-    if (name !== "DROP_REASONS") names[value] = name.replace("DROP_", "").toLowerCase() as DropName;
-  }
-  return names;
-}
-const DROP_NAMES = dropNames();
-
-const TRAFFIC_FIELDS: readonly (keyof Traffic)[] = [
-  "connections",
-  "in_packets",
-  "in_bytes",
-  "out_packets",
-  "out_bytes",
-];
-
-/** A service's traffic is that of its real servers; `counts` are theirs, or one's by processor. */
-function addTraffic(counts: readonly Record<keyof Traffic, number | bigint>[]): Record<keyof Traffic, number> {
-  const sum = { connections: 0, in_packets: 0, in_bytes: 0, out_packets: 0, out_bytes: 0 };
-  for (const one of counts) for (const field of TRAFFIC_FIELDS) sum[field] += Number(one[field]);
-  return sum;
-}
-
 export class Bed {
   readonly interfaces: Readonly<Record<InterfaceName, number>>;
   readonly object: BpfObject;
@@ -227,19 +183,17 @@ export class Bed {
   readonly #ringBuffer: RingBuffer;
   #setup: Setup = { services: [] };
   #services: string[] = [];
-  #realServers: string[] = [];
-  /** Each real server's service. */
-  #serviceOf: number[] = [];
+  #realServers: CountedRealServer[] = [];
   /** Where the next pool of a single real server goes. */
   #poolChunk = 0;
-  #before: Counters;
+  readonly #counting: Counting;
 
   private constructor(object: BpfObject, sizes: Required<Sizes>, interfaces: Bed["interfaces"]) {
     this.object = object;
     this.sizes = sizes;
     this.interfaces = interfaces;
     this.#ringBuffer = new RingBuffer(object.map("events"), (records) => this.#events.push(...records));
-    this.#before = this.#counters();
+    this.#counting = new Counting(object);
   }
 
   /** Must run in a network namespace that may be changed: see own-namespace.ts. */
@@ -280,7 +234,6 @@ export class Bed {
     this.#setup = setup;
     this.#services = [];
     this.#realServers = [];
-    this.#serviceOf = [];
     this.setTimeouts(setup.timeouts ?? {});
     this.#setMarkRules(setup.markRules ?? []);
     this.setSettings(setup.settings ?? {});
@@ -292,7 +245,7 @@ export class Bed {
       this.map("egress").set(this.interfaces[name], this.interfaces[name]);
     }
     for (const service of setup.services) this.#addService(service);
-    this.#before = this.#counters();
+    this.#counting.follow({ services: this.#services, realServers: this.#realServers });
   }
 
   /** Seconds, the others as IPVS has them; for what is opened or moved on from now. Set 0 is that of services without timeouts of their own. */
@@ -424,8 +377,8 @@ export class Bed {
     const port = real.port ?? service.port;
     const hop = real.hop === "unresolved" ? undefined : real.hop;
     const by = hop?.interface ?? "r0";
-    this.#serviceOf.push(serviceIndex);
-    this.#realServers.push(`${this.#services[serviceIndex] ?? ""} ${real.address}:${port}`);
+    const name = `${this.#services[serviceIndex] ?? ""} ${real.address}:${port}`;
+    this.#realServers.push({ name, service: serviceIndex });
     this.map("real_servers").set(index, {
       address: addressValue(real.address),
       director: addressValue(real.director ?? INTERFACES[by].address),
@@ -503,10 +456,7 @@ export class Bed {
 
   /** What was counted since the last frame or call. */
   counted(): Counted {
-    const after = this.#counters();
-    const counted = this.#difference(this.#before, after);
-    this.#before = after;
-    return counted;
+    return this.#counting.take();
   }
 
   /** Runs the maintenance program over a slice of buckets; all, unless others are named, however long it takes. */
@@ -557,46 +507,5 @@ export class Bed {
   /** What does not hold of the table's and the counts' promises: nothing, always. */
   violations(): string[] {
     return this.table().violations(this.loads());
-  }
-
-  #counters(): Counters {
-    const read = (map: BpfMap<number, Traffic>, count: number): Record<keyof Traffic, number>[] =>
-      Array.from({ length: count }, (_, index) => addTraffic(map.getPerCpu(index) ?? []));
-    const realServers = read(this.map("real_counters"), this.#realServers.length);
-    return {
-      services: this.#services.map((_, service) =>
-        addTraffic(realServers.filter((_, i) => this.#serviceOf[i] === service)),
-      ),
-      realServers,
-      drops: DROP_NAMES.map((_, index) => {
-        const perCpu = this.map("drops").getPerCpu(index) ?? [];
-        return {
-          packets: perCpu.reduce((sum, { packets }) => sum + Number(packets), 0),
-          bytes: perCpu.reduce((sum, { bytes }) => sum + Number(bytes), 0),
-        };
-      }),
-    };
-  }
-
-  #difference(before: Counters, after: Counters): Counted {
-    const counted: Counted = { services: {}, realServers: {}, drops: {} };
-    const traffic = (kind: "services" | "realServers", names: readonly string[]): void => {
-      for (const [index, name] of names.entries()) {
-        const counts: Counts = {};
-        for (const field of TRAFFIC_FIELDS) {
-          const change = (after[kind][index]?.[field] ?? 0) - (before[kind][index]?.[field] ?? 0);
-          if (change !== 0) counts[field] = change;
-        }
-        if (Object.keys(counts).length > 0) counted[kind][name] = counts;
-      }
-    };
-    traffic("services", this.#services);
-    traffic("realServers", this.#realServers);
-    for (const [index, name] of DROP_NAMES.entries()) {
-      const packets = (after.drops[index]?.packets ?? 0) - (before.drops[index]?.packets ?? 0);
-      const bytes = (after.drops[index]?.bytes ?? 0) - (before.drops[index]?.bytes ?? 0);
-      if (packets !== 0 || bytes !== 0) counted.drops[name] = { packets, bytes };
-    }
-    return counted;
   }
 }

@@ -5,7 +5,8 @@
 import "./own-namespace.js";
 import t from "tap";
 import { changes, counts, goes, passesAndSweeps, secondsLeft, templates } from "./actions.js";
-import { Bed, type Counted, type Method, type RealServerSetup, type ServiceSetup, type Setup } from "./bed.js";
+import { Bed, type Method, type RealServerSetup, type ServiceSetup, type Setup } from "./bed.js";
+import type { Counted } from "./counted.js";
 import { build, type Frame, parse } from "./frame.js";
 import { CLIENT, INTERFACES, ROUTER_MAC, realAddress, realMac, VIP } from "./network.js";
 import { answerDatagram, answerSegment, datagram, pick, real, segment } from "./packets.js";

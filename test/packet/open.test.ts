@@ -3,7 +3,8 @@ import "./own-namespace.js";
 import t from "tap";
 import { DropReason, EventKind } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes, ipv4Text } from "./addresses.js";
-import { Bed, type DropName, type Method, type RealServerSetup, type Setup } from "./bed.js";
+import { Bed, type Method, type RealServerSetup, type Setup } from "./bed.js";
+import type { DropName } from "./counted.js";
 import { build, type Frame } from "./frame.js";
 import {
   CLIENT,

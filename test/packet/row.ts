@@ -3,7 +3,8 @@
  * name must not happen: a field of the packet it does not change, a counter it does not count.
  */
 import type { Test } from "tap";
-import type { Bed, Counted, DropName, Result, Setup, Verdict } from "./bed.js";
+import type { Bed, Result, Setup, Verdict } from "./bed.js";
+import type { Counted, DropName } from "./counted.js";
 import { build, type Frame, type Layer, parse } from "./frame.js";
 import type { InterfaceName } from "./network.js";
 
