@@ -79,7 +79,9 @@ GLOBAL int template_join(__u32 location, __u16 id, struct leading *leading)
 			template->state = TEMPLATE;
 		}
 		__sync_fetch_and_add(&template->template, 1);
-		template->expires = now + ticks;
+		/* Never sooner: one that has outlived its time keeps what is left of its minute (sweep.h). */
+		if ((__s32)(now + ticks - template->expires) > 0)
+			template->expires = now + ticks;
 		joined = 1;
 	}
 	bpf_spin_unlock(&bucket->lock);
