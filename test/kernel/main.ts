@@ -37,7 +37,7 @@ class PrerequisiteError extends Error {
 }
 
 /** Packet tests that are about volume (a million flows, ten thousand frames) rather than about what a kernel can do. */
-const TOO_LONG: readonly string[] = ["connection-table", "fuzz"];
+const TOO_LONG: readonly string[] = ["connection-table", "fuzz", "processors"];
 
 const total = { passed: 0, failed: 0, skipped: 0 };
 

@@ -62,7 +62,7 @@ export function templateHas(seconds: number): Action {
   return (bed, t) => {
     const [template, ...others] = bed.templates();
     const left = secondsLeft(template);
-    t.ok(left > seconds - 2 && left <= seconds + 0.1, `${left.toFixed(2)} seconds left, of ${seconds}`);
+    t.ok(left > seconds - 5 && left <= seconds + 0.1, `${left.toFixed(2)} seconds left, of ${seconds}`);
     t.equal(others.length, 0, "there is one template");
   };
 }

@@ -217,7 +217,7 @@ t.test("list_connections prints templates and one-packet translations among the 
       .sort();
   t.strictSame(await tcp(), ["ASSURED 0", "ESTABLISHED more"], "at nought until the sweeper comes");
   bed.sweep();
-  t.match(await tcp(), [/^ASSURED (59|60)$/, "ESTABLISHED more"]);
+  t.match(await tcp(), [/^ASSURED 5[0-9]$|^ASSURED 60$/, "ESTABLISHED more"]);
   bed.changeRealServer(0, 0, { removed: "reset" });
   t.strictSame(await tcp(), [], "what was ended by its real server's removal is none");
 });
