@@ -2,17 +2,9 @@
  * Where Sluice does otherwise than the kernel's IPVS, and a replay lets it pass: each with its reason, in one place. What is not here
  * fails the trace.
  */
+import type { Fate } from "./director.js";
+import type { KernelService } from "./tables.js";
 import type { Outgoing, PacketEvent } from "./trace.js";
-
-/** What became of a packet, and what the trace has for it. */
-export interface Outcome {
-  readonly packet: PacketEvent;
-  readonly verdict: "drop" | "pass" | "forward";
-  /** Why it was dropped. */
-  readonly reason: string | undefined;
-  /** How many there are. */
-  readonly services: number;
-}
 
 export interface Difference {
   readonly name: string;
@@ -26,59 +18,86 @@ export const WRR_ROTATION: Difference = {
     "one left its current weight. The order within the cycle is the same.",
 };
 
-export const NO_ICMP: Difference = {
-  name: "no ICMP where no real server is available",
-  reason:
-    "the packet is dropped and counted as no_real_server; ICMP port unreachable comes with the ICMP of the data plane.",
-};
-
 export const TWOS: Difference = {
   name: "twos draws its own random numbers",
   reason: "which two servers it draws cannot be the kernel's draws; that the less loaded wins is tested by itself.",
 };
 
-const PROTOCOL_ICMP = 1;
-const DESTINATION_UNREACHABLE = 3;
-const PORT_UNREACHABLE = 3;
-
 export const LAST_SERVICE: Difference = {
   name: "a removed service's connections are dropped also when it was the last",
   reason:
-    "the kernel takes its hooks out with the last service, and the clients' packets reach the local stack, which resets their connections; " +
-    "what becomes of a connection should not depend on whether some other service is there.",
+    "the kernel takes its hooks out with the last service: clients' packets reach the local stack, which resets their connections, and " +
+    "replies reach the clients from an address they do not know. What becomes of a connection should not depend on whether some other " +
+    "service is there; removed_connections says what it is.",
 };
 
 export const STALE_ROUTE: Difference = {
   name: "a server that comes back by another method gets its packets",
   reason:
-    "the kernel goes on with the route of the connections by NAT and asks by ARP for the VIP on the real servers' side, where nobody has it.",
+    "the kernel goes on with the route of the connections by NAT and asks by ARP for the VIP on the real servers' side, where nobody " +
+    "has it.",
 };
 
-export const SWEPT: Difference = {
-  name: "counts fall when expired connections are swept",
+export const ONE_PACKET_REPLIES: Difference = {
+  name: "replies of one-packet scheduling by nat are translated",
   reason:
-    "an expired connection is absent at once, and is taken off its server's counts when it is met or swept, some seconds later; the kernel has " +
-    "a timer for each. The replayer sweeps after every sleep.",
+    "the kernel forgets a packet of one-packet scheduling with its forwarding, so that the client gets the reply from an address that it " +
+    "did not ask.",
+};
+
+export const INVALID_TEMPLATE: Difference = {
+  name: "a template that may lead no more connections is not listed",
+  reason:
+    "the kernel gives it port 65535, by which nothing finds it, and lists and counts it until its time is over. Here the client's next " +
+    "connection takes it to another real server.",
 };
 
 /** All of them, for who wants to list them. */
-export const DIFFERENCES: readonly Difference[] = [WRR_ROTATION, TWOS, NO_ICMP, LAST_SERVICE, STALE_ROUTE, SWEPT];
+export const DIFFERENCES: readonly Difference[] = [
+  WRR_ROTATION,
+  TWOS,
+  LAST_SERVICE,
+  STALE_ROUTE,
+  ONE_PACKET_REPLIES,
+  INVALID_TEMPLATE,
+];
 
 /** The documented difference that explains why a packet did not come out as in the trace. */
-export function explain({ packet, verdict, reason, services }: Outcome): Difference | undefined {
+export function explain(packet: PacketEvent, fate: Fate, services: readonly KernelService[]): Difference | undefined {
   const [answer, ...more] = packet.out;
   if (answer === undefined || more.length > 0) return undefined;
-  if (verdict === "drop" && reason === "no_real_server" && isPortUnreachable(answer)) return NO_ICMP;
-  if (verdict === "drop" && reason === "real_server_removed" && services === 0 && isReset(packet, answer)) {
-    return LAST_SERVICE;
+  switch (fate.verdict) {
+    case "pass":
+      return undefined;
+    case "drop":
+      return fate.reason === "real_server_removed" && services.length === 0 && isReset(packet, answer)
+        ? LAST_SERVICE
+        : undefined;
+    case "forward":
+      if (packet.side === "c" && answer.arp !== undefined) return STALE_ROUTE;
+      if (services.length === 0 && isRouted(packet, answer)) return LAST_SERVICE;
+      return packet.protocol === "udp" && services.some(isOnePacketOf(packet, fate.out)) && isRouted(packet, answer)
+        ? ONE_PACKET_REPLIES
+        : undefined;
+    default:
+      return fate satisfies never;
   }
-  return verdict === "forward" && packet.side === "c" && answer.arp !== undefined ? STALE_ROUTE : undefined;
-}
-
-function isPortUnreachable({ protocol, icmp }: Outgoing): boolean {
-  return protocol === PROTOCOL_ICMP && icmp?.[0] === DESTINATION_UNREACHABLE && icmp[1] === PORT_UNREACHABLE;
 }
 
 function isReset(packet: PacketEvent, { source, sourcePort, flags }: Outgoing): boolean {
   return source === packet.destination && sourcePort === packet.destinationPort && flags?.includes("R") === true;
+}
+
+/** Whether a packet of a real server went through the director as any other. */
+function isRouted({ side, source, destination }: PacketEvent, answer: Outgoing): boolean {
+  return side === "r" && answer.side === "c" && answer.source === source && answer.destination === destination;
+}
+
+/** Whether what came of a real server's packet is a reply of the service's to that client. */
+function isOnePacketOf({ source, destination }: PacketEvent, out: Outgoing): (service: KernelService) => boolean {
+  return ({ key, onePacket, realServers }) =>
+    onePacket &&
+    out.destination === destination &&
+    (key.address === undefined || key.address === out.source) &&
+    realServers.some(({ address, method }) => address === source && method === "nat");
 }

@@ -8,38 +8,23 @@ import { BpfMap, Program } from "libbpf-ts";
 import { DataPlane, type DataPlaneOptions } from "../../src/dataplane/index.js";
 import { layout, type Maps } from "../../src/dataplane/sluice.bpf.js";
 import {
-  type DesiredState,
   EMPTY_STATE,
+  type RealServer,
   type RealServerCounters,
   realServerName,
   type ServiceKey,
   serviceName,
-  type VirtualService,
-  validateDesiredState,
+  type Timeouts,
 } from "../../src/model/index.js";
-import { build, type Frame, type Layer, parse } from "../packet/frame.js";
-import { INTERFACES, network, ROUTER_MAC, realAddress, realMac } from "../packet/network.js";
-import type { Command } from "./command.js";
-import type { ListedConnection, Outgoing, Side } from "./trace.js";
+import { build, parse } from "../packet/frame.js";
+import { network, realAddress, realMac } from "../packet/network.js";
+import { frameOf, outgoing, type Packet, PROTOCOL_NUMBERS, REAL_SERVERS } from "./frames.js";
+import { desiredState, EMPTY_TABLES, type KernelService, ownKey, type Tables } from "./tables.js";
+import type { ListedConnection, Outgoing } from "./trace.js";
 
 const INSTANCE = `replay-${process.pid}`;
 const PINS = `/sys/fs/bpf/${INSTANCE}`;
 const LIMITS = { connections: 8192, services: 32, realServers: 256, ringSlots: 65_536 };
-/** IPVS has one size compiled in (CONFIG_IP_VS_MH_TAB_INDEX = 12). */
-const KERNEL_TABLE_SIZE = 4093;
-const REAL_SERVERS = 40;
-
-export interface Packet {
-  readonly side: Side;
-  readonly protocol: "tcp" | "udp";
-  readonly flags: string;
-  readonly source: string;
-  readonly sourcePort: number;
-  readonly destination: string;
-  readonly destinationPort: number;
-  /** Bytes of payload. */
-  readonly length: number;
-}
 
 export type Fate =
   /** The local stack gets it. */
@@ -59,7 +44,7 @@ export function prepareNetwork(): void {
 }
 
 export class Director {
-  readonly #dataPlane: DataPlane;
+  #dataPlane: DataPlane;
   readonly #program: Program;
   readonly #sweeper: Program;
   readonly #buckets: number;
@@ -68,7 +53,8 @@ export class Director {
   readonly #rings: BpfMap<Maps["rings"]["key"], Maps["rings"]["value"]>;
   readonly #realServers: BpfMap<Maps["real_servers"]["key"], Maps["real_servers"]["value"]>;
   readonly #errors: unknown[];
-  #desired: DesiredState = EMPTY_STATE;
+  #tables = EMPTY_TABLES;
+  #desired = EMPTY_STATE;
 
   private constructor(dataPlane: DataPlane, errors: unknown[]) {
     this.#dataPlane = dataPlane;
@@ -86,7 +72,7 @@ export class Director {
   /** A new data plane. Wants prepareNetwork(). */
   static async open(): Promise<Director> {
     const errors: unknown[] = [];
-    return new Director(await DataPlane.open(options(errors)), errors);
+    return new Director(await DataPlane.open(options(EMPTY_STATE.timeouts, errors)), errors);
   }
 
   /** Takes the data plane out of the kernel. */
@@ -98,28 +84,25 @@ export class Director {
     if (this.#errors.length > 0) throw new AggregateError(this.#errors, "the data plane logged errors");
   }
 
-  get services(): readonly VirtualService[] {
-    return this.#desired.services;
+  /** What the kernel's tables would hold. */
+  get tables(): Tables {
+    return this.#tables;
   }
 
-  /** Does what an ipvsadm command says. */
-  async apply(command: Command): Promise<void> {
-    const { timeouts } = this.#desired;
-    if (command.kind === "timeouts") {
-      const { tcp, tcpFin, udp } = command;
-      this.#desired = {
-        ...this.#desired,
-        timeouts: {
-          ...timeouts,
-          tcp_established: tcp || timeouts.tcp_established,
-          tcp_fin_wait: tcpFin || timeouts.tcp_fin_wait,
-          udp: udp || timeouts.udp,
-        },
-      };
-    } else {
-      this.#desired = { ...after(this.#desired, command), timeouts };
-    }
-    await this.#dataPlane.publish(this.#desired);
+  /** Does what makes the kernel's tables hold this. @throws ModelError where ours cannot */
+  async apply(tables: Tables): Promise<void> {
+    const desired = desiredState(tables, this.#desired);
+    const restarts = desired.timeouts !== this.#desired.timeouts;
+    this.#tables = tables;
+    this.#desired = desired;
+    if (restarts) await this.#restart();
+    await this.#dataPlane.publish(desired);
+  }
+
+  /** Timeouts are read at a start, which keeps everything else. */
+  async #restart(): Promise<void> {
+    await this.#dataPlane.close();
+    this.#dataPlane = await DataPlane.open(options(this.#desired.timeouts, this.#errors));
   }
 
   /** Puts one packet in. */
@@ -166,17 +149,18 @@ export class Director {
   }
 
   /** Counters of a service's real servers, in their order. */
-  async counters(service: VirtualService): Promise<readonly RealServerCounters[]> {
-    const counted = await this.#dataPlane.serviceCounters(serviceName(service));
-    return service.realServers.map((realServer) => {
-      const counters = counted?.realServers.get(realServerName(realServer));
-      if (counters === undefined) throw new RangeError(`there is nothing counted for ${realServerName(realServer)}`);
+  async counters({ key, realServers }: KernelService): Promise<readonly RealServerCounters[]> {
+    const counted = await this.#dataPlane.serviceCounters(serviceName(key));
+    return realServers.map((realServer: RealServer) => {
+      const name = realServerName(ownKey(key, realServer));
+      const counters = counted?.realServers.get(name);
+      if (counters === undefined) throw new RangeError(`there is nothing counted for ${name}`);
       return counters;
     });
   }
 
   /** The pinned iterator's list, with the seconds that each has left. */
-  connections(): (ListedConnection & { readonly seconds: number })[] {
+  connections(): ListedConnection[] {
     const [, ...lines] = readFileSync(`${PINS}/connections`, "utf8").trimEnd().split("\n");
     return lines.map((line) => {
       const [protocol = "", state = "", seconds = "", client = "", virtual = "", , real = ""] = line.split(/ +/);
@@ -207,16 +191,19 @@ export class Director {
     this.#cursors.set(this.#find(service).index, { next: BigInt(slot) });
   }
 
-  #find(service: ServiceKey): { index: number; ring: { chunk: number; length: number } } {
-    const wanted = service.address;
+  #find(key: ServiceKey): { index: number; ring: { chunk: number; length: number } } {
+    // As struct service_key has it: a firewall mark is where others have the address.
+    const { fwmark = 0 } = key;
+    const vip = key.address ?? [24, 16, 8, 0].map((shift) => (fwmark >>> shift) & 255).join(".");
+    const protocol = key.protocol === undefined ? 0 : PROTOCOL_NUMBERS[key.protocol];
     for (let index = 0; index < LIMITS.services; index++) {
       const found = this.#services.get(index);
       if (
         found !== undefined &&
         found.ring.length > 0 &&
-        found.port === service.port &&
-        found.protocol === PROTOCOLS[service.protocol] &&
-        Array.from(found.vip.bytes.subarray(0, 4)).join(".") === wanted
+        found.port === (key.port ?? 0) &&
+        found.protocol === protocol &&
+        Array.from(found.vip.bytes.subarray(0, 4)).join(".") === vip
       ) {
         return { index, ring: found.ring };
       }
@@ -226,10 +213,9 @@ export class Director {
 }
 
 const CHUNK_SLOTS = 16;
-const PROTOCOLS = { tcp: 6, udp: 17, sctp: 132 } as const;
 const [XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT] = [1, 2, 3, 4];
 
-function options(errors: unknown[]): DataPlaneOptions {
+function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
   const interfaces = [
     { name: "c0", mode: "native" as const },
     { name: "r0", mode: "native" as const },
@@ -240,105 +226,5 @@ function options(errors: unknown[]): DataPlaneOptions {
       errors.push(error);
     },
   };
-  return { instance: INSTANCE, interfaces, limits: LIMITS, log };
-}
-
-/** The state after a command: new real servers go to the head of the list, as in the kernel (ip_vs_ctl.c, ip_vs_add_dest()). */
-function after(desired: DesiredState, command: Exclude<Command, { kind: "timeouts" }>): DesiredState {
-  if (command.kind === "clear") return EMPTY_STATE;
-  const { services } = desired;
-  const same = (key: ServiceKey): boolean => serviceName(key) === serviceName(command.service);
-  const changed = (change: (service: VirtualService) => VirtualService): DesiredState => ({
-    ...desired,
-    services: services.map((service) => (same(service) ? change(service) : service)),
-  });
-  switch (command.kind) {
-    case "add service":
-      return { ...desired, services: [...services, newService(command)] };
-    case "edit service":
-      return changed((service) => ({ ...newService(command), realServers: service.realServers }));
-    case "delete service":
-      return { ...desired, services: services.filter((service) => !same(service)) };
-    case "add server":
-      return changed((service) => ({ ...service, realServers: [command.realServer, ...service.realServers] }));
-    case "edit server": {
-      const name = realServerName(command.realServer);
-      return changed((service) => ({
-        ...service,
-        realServers: service.realServers.map((real) => (realServerName(real) === name ? command.realServer : real)),
-      }));
-    }
-    case "delete server": {
-      const name = realServerName(command.realServer);
-      return changed((service) => ({
-        ...service,
-        realServers: service.realServers.filter((real) => realServerName(real) !== name),
-      }));
-    }
-    default:
-      return command satisfies never;
-  }
-}
-
-function newService(command: Extract<Command, { kind: "add service" | "edit service" }>): VirtualService {
-  const { service, scheduler, flags } = command;
-  const { services } = validateDesiredState({
-    services: [
-      {
-        ...service,
-        scheduler,
-        scheduler_flags: flags, // ipvsadm's default is none
-        ...(scheduler === "mh" && { table_size: KERNEL_TABLE_SIZE }),
-        real_servers: [],
-      },
-    ],
-  });
-  return services[0]!;
-}
-
-function frameOf(packet: Packet): Frame {
-  const { side, source, sourcePort, destination, destinationPort } = packet;
-  const outside: Layer[] = [
-    side === "c"
-      ? { kind: "ethernet", destination: INTERFACES.c0.mac, source: ROUTER_MAC }
-      : { kind: "ethernet", destination: INTERFACES.r0.mac, source: realMac(realNumber(source)) },
-    { kind: "ipv4", source, destination, id: 1001, ttl: 64 },
-  ];
-  const payload: Layer[] = packet.length > 0 ? [{ kind: "payload", bytes: "78".repeat(packet.length) }] : [];
-  if (packet.protocol === "udp") return [...outside, { kind: "udp", sourcePort, destinationPort }, ...payload];
-  const flags = Array.from("FSRPAUEC")
-    .filter((letter) => packet.flags.includes(letter))
-    .join("");
-  const sequence = side === "c" ? 1000 : 5000;
-  return [...outside, { kind: "tcp", sourcePort, destinationPort, sequence, flags, window: 65_535 }, ...payload];
-}
-
-/** 1 for 10.1.0.11; 0 for what is no real server of the test bed. */
-function realNumber(address: string): number {
-  for (let n = 1; n <= REAL_SERVERS; n++) if (realAddress(n) === address) return n;
-  return 0;
-}
-
-/** What left, as traces tell it: of a tunnelled packet the inner one. */
-function outgoing(frame: Frame): Outgoing {
-  const ethernet = frame.find((layer) => layer.kind === "ethernet");
-  const packets = frame.filter((layer) => layer.kind === "ipv4");
-  const inner = packets[packets.length - 1];
-  const tcp = frame.find((layer) => layer.kind === "tcp");
-  const ports = tcp ?? frame.find((layer) => layer.kind === "udp");
-  if (ethernet === undefined || inner === undefined || ports === undefined) {
-    throw new TypeError("what left is no TCP or UDP over IPv4");
-  }
-  const real = Array.from({ length: REAL_SERVERS }, (_, i) => i + 1).find((n) => realMac(n) === ethernet.destination);
-  return {
-    side: ethernet.source === INTERFACES.c0.mac ? "c" : "r",
-    ...(real !== undefined && { real }),
-    source: inner.source,
-    sourcePort: ports.sourcePort,
-    destination: inner.destination,
-    destinationPort: ports.destinationPort,
-    protocol: tcp === undefined ? PROTOCOLS.udp : PROTOCOLS.tcp,
-    ...(tcp?.flags !== undefined && { flags: tcp.flags }),
-    ttl: inner.ttl ?? 64,
-  };
+  return { instance: INSTANCE, interfaces, limits: LIMITS, timeouts, log };
 }

@@ -3,9 +3,10 @@ import "../packet/own-namespace.js";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { prepareNetwork } from "./director.js";
-import { type Judgement, replay, replayStates } from "./replay.js";
+import { type Judgement, replay } from "./replay.js";
+import { replayStates } from "./states.js";
 import { readTrace } from "./trace.js";
-import { stateWaitsFor, waitsFor } from "./waiting.js";
+import { waitsFor } from "./waiting.js";
 
 function traceFiles(path: string): string[] {
   if (!statSync(path).isDirectory()) return [path];
@@ -18,7 +19,7 @@ function traceFiles(path: string): string[] {
 /** Undefined where the trace has to wait; then why is in `waits`. */
 async function judge(text: string, waits: string[]): Promise<Judgement | undefined> {
   const trace = readTrace(text);
-  waits.push(...("paths" in trace ? stateWaitsFor(trace.name) : waitsFor(trace)));
+  if (!("paths" in trace)) waits.push(...waitsFor(trace));
   if (waits.length > 0) return undefined;
   return "paths" in trace ? replayStates(trace) : replay(trace);
 }

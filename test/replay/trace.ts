@@ -12,6 +12,8 @@ export interface PacketEvent {
   readonly protocol: string;
   /** TCP's flags by their letters. */
   readonly flags: string;
+  /** SCTP's chunk by its name: INIT_ACK. */
+  readonly chunk?: string;
   readonly source: string;
   readonly sourcePort: number;
   readonly destination: string;
@@ -36,6 +38,7 @@ export interface Outgoing {
   readonly destinationPort?: number;
   readonly protocol?: number;
   readonly flags?: string;
+  readonly chunk?: string;
   readonly ttl?: number;
   /** ICMP's type and code. */
   readonly icmp?: readonly [number, number];
@@ -44,26 +47,31 @@ export interface Outgoing {
 }
 
 export interface ListedConnection {
+  /** In lower case; "ip" for a template of a firewall mark. */
   readonly protocol: string;
   /** "ADDRESS PORT", as are virtual and real. */
   readonly client: string;
   readonly virtual: string;
   readonly real: string;
   readonly state: string;
+  /** How long it still lives. */
+  readonly seconds: number;
 }
 
 /** One service with its real servers in the kernel's order, the last added first. */
 export interface ListedService {
-  /** "TCP 10.0.0.100:80 rr" */
+  /** "TCP 10.0.0.100:80 rr", "FWM 1 dh" */
   readonly title: string;
-  readonly realServers: readonly (readonly [
-    name: string,
-    method: string,
-    weight: number,
-    active: number,
-    inactive: number,
-  ])[];
+  readonly realServers: readonly ListedRealServer[];
 }
+
+export type ListedRealServer = readonly [
+  name: string,
+  method: string,
+  weight: number,
+  active: number,
+  inactive: number,
+];
 
 export type TraceEvent =
   | { readonly kind: "ipvsadm"; readonly line: string; readonly status: number }
@@ -71,8 +79,12 @@ export type TraceEvent =
   | { readonly kind: "sysctl"; readonly name: string; readonly value: number }
   | { readonly kind: "sleep"; readonly seconds: number }
   | PacketEvent
+  /** A packet that is told with all its headers. */
+  | { readonly kind: "frame" }
   | { readonly kind: "snapshot"; readonly services: readonly ListedService[] }
-  | { readonly kind: "connections"; readonly connections: readonly ListedConnection[] };
+  | { readonly kind: "connections"; readonly connections: readonly ListedConnection[] }
+  /** What `ipvsadm -L -n` prints, a line each without what is above the first service, and with --persistent-conn. */
+  | { readonly kind: "listing"; readonly lines: readonly string[]; readonly persistent: boolean };
 
 export interface Trace {
   readonly name: string;
@@ -81,7 +93,7 @@ export interface Trace {
 
 /** What happened after each of a path's packets, for paths through the states of one connection. */
 export interface StatePath {
-  /** "c:S", "r:SA": side and TCP flags; "c:x" for UDP. */
+  /** "c:S", "r:SA": side and TCP flags; "c:x" for UDP; "c:INIT" for SCTP. */
   readonly steps: readonly string[];
   readonly state: string;
   /** Seconds. */
@@ -120,10 +132,25 @@ export function readTrace(text: string): Trace | StateTrace {
   };
 }
 
-/** What was listed after the last event, of which the connections are compared. */
+/** What was listed after the last event. */
 function readFinal(input: unknown): TraceEvent[] {
-  const connections = input === undefined ? undefined : record(input, "final")["conns"];
-  return connections === undefined ? [] : [readConnections(connections, "final.conns")];
+  if (input === undefined) return [];
+  const final = record(input, "final");
+  const listing = (command: string, persistent: boolean): TraceEvent[] =>
+    final[command] === undefined ? [] : [readListing(final[command], `final["${command}"]`, persistent)];
+  return [
+    ...listing("ipvsadm -L -n", false),
+    ...listing("ipvsadm -L -n --persistent-conn", true),
+    ...(final["conns"] === undefined ? [] : [readConnections(final["conns"], "final.conns")]),
+  ];
+}
+
+/** Version, size of the connection table and columns are above the services. */
+const LISTING_HEAD = 3;
+
+function readListing(input: unknown, path: string, persistent: boolean): TraceEvent {
+  const lines = string(input, path).trimEnd().split("\n").slice(LISTING_HEAD);
+  return { kind: "listing", persistent, lines: lines.map((line) => line.trim().replaceAll(/ +/g, " ")) };
 }
 
 function readEvent(input: unknown, path: string): TraceEvent {
@@ -146,7 +173,7 @@ function readEvent(input: unknown, path: string): TraceEvent {
     case "sleep":
       return { kind: "sleep", seconds: number(event["s"], `${path}.s`) };
     case "pkt":
-      return readPacket(event, path);
+      return event["in_hex"] === undefined ? readPacket(event, path) : { kind: "frame" };
     case "snapshot":
       return {
         kind: "snapshot",
@@ -168,6 +195,7 @@ function readPacket(event: Readonly<Record<string, unknown>>, path: string): Pac
     side: side(event["side"], `${path}.side`),
     protocol: string(event["proto"], `${path}.proto`),
     flags: event["flags"] === undefined ? "" : string(event["flags"], `${path}.flags`),
+    ...(event["chunk"] !== undefined && { chunk: string(event["chunk"], `${path}.chunk`) }),
     source: string(event["src"], `${path}.src`),
     sourcePort: event["sport"] === undefined ? 0 : number(event["sport"], `${path}.sport`),
     destination: string(event["dst"], `${path}.dst`),
@@ -197,6 +225,7 @@ function readOutgoing(input: unknown, path: string): Outgoing {
     ...(out["src"] !== undefined && { source: string(out["src"], `${path}.src`) }),
     ...(out["dst"] !== undefined && { destination: string(out["dst"], `${path}.dst`) }),
     ...(out["flags"] !== undefined && { flags: string(out["flags"], `${path}.flags`) }),
+    ...(out["chunk"] !== undefined && { chunk: string(out["chunk"], `${path}.chunk`) }),
     ...(out["arp"] !== undefined && { arp: string(out["arp"], `${path}.arp`) }),
     ...(out["icmp"] !== undefined && { icmp: readPair(out["icmp"], `${path}.icmp`) }),
   };
@@ -215,6 +244,7 @@ function readConnection(input: unknown, path: string): ListedConnection {
     virtual: string(connection["v"], `${path}.v`),
     real: string(connection["d"], `${path}.d`),
     state: string(connection["state"], `${path}.state`),
+    seconds: number(connection["expires"], `${path}.expires`),
   };
 }
 

@@ -1,9 +1,22 @@
 /** The replayer's reading: traces and the ipvsadm lines in them. */
 import t from "tap";
+import { EMPTY_STATE, type PlainMarkRule, plainDesiredState } from "../../src/model/index.js";
+import { build, parse } from "../packet/frame.js";
 import { CommandError, parseCommand } from "../replay/command.js";
-import { DIFFERENCES, explain, LAST_SERVICE, NO_ICMP, STALE_ROUTE } from "../replay/differences.js";
+import { DIFFERENCES, explain, LAST_SERVICE, ONE_PACKET_REPLIES, STALE_ROUTE } from "../replay/differences.js";
+import type { Fate } from "../replay/director.js";
+import { changeRules, FirewallError, type MarkRules, markRules, parseFirewallCommand } from "../replay/firewall.js";
+import { frameOf, outgoing, type Packet } from "../replay/frames.js";
+import {
+  afterCommand,
+  afterFirewallChange,
+  desiredState,
+  EMPTY_TABLES,
+  serviceOf,
+  type Tables,
+} from "../replay/tables.js";
 import { type Outgoing, type PacketEvent, readTrace, type Trace, TraceError } from "../replay/trace.js";
-import { stateWaitsFor, waitsFor } from "../replay/waiting.js";
+import { settingName, waitsFor } from "../replay/waiting.js";
 
 const PACKET = {
   op: "pkt",
@@ -31,13 +44,21 @@ const PACKET = {
   picked: 1,
   ai: [[1, 0]],
 };
-const CONNECTION = { proto: "TCP", c: "192.0.2.1 1000", v: "10.0.0.100 80", d: "10.1.0.11 8080", state: "SYN_RECV" };
+const CONNECTION = {
+  proto: "TCP",
+  c: "192.0.2.1 1000",
+  v: "10.0.0.100 80",
+  d: "10.1.0.11 8080",
+  state: "SYN_RECV",
+  expires: 59,
+};
 const READ_CONNECTION = {
   protocol: "tcp",
   client: "192.0.2.1 1000",
   virtual: "10.0.0.100 80",
   real: "10.1.0.11 8080",
   state: "SYN_RECV",
+  seconds: 59,
 };
 
 function read(...events: unknown[]): Trace {
@@ -65,7 +86,11 @@ t.test("a trace's events are read", async (t) => {
         { op: "snapshot", services: [["TCP 10.0.0.100:80 rr", [["10.1.0.11:8080", "Masq", 1, 1, 0]]]] },
         { op: "conns", conns: [CONNECTION] },
       ],
-      final: { conns: [] },
+      final: {
+        "ipvsadm -L -n":
+          "version\nProt\n  ->\nTCP  10.0.0.100:80 rr\n  -> 10.1.0.11:8080               Masq    1      1          0         \n",
+        conns: [],
+      },
     }),
   );
   t.strictSame(trace, {
@@ -106,6 +131,11 @@ t.test("a trace's events are read", async (t) => {
         services: [{ title: "TCP 10.0.0.100:80 rr", realServers: [["10.1.0.11:8080", "Masq", 1, 1, 0]] }],
       },
       { kind: "connections", connections: [READ_CONNECTION] },
+      {
+        kind: "listing",
+        persistent: false,
+        lines: ["TCP 10.0.0.100:80 rr", "-> 10.1.0.11:8080 Masq 1 1 0"],
+      },
       { kind: "connections", connections: [] },
     ],
   });
@@ -123,8 +153,6 @@ t.test("paths through states are read", async (t) => {
       { steps: ["c:S", "r:SA"], state: "SYN_RECV", timeout: 60, activeChange: 1, inactiveChange: 0, packetsOut: 1 },
     ],
   });
-  t.strictSame(stateWaitsFor("sctp-dr"), ["SCTP"]);
-  t.strictSame(stateWaitsFor("tcp-dr"), []);
 });
 
 t.test("what is no trace is refused by the name of what is wrong", async (t) => {
@@ -141,65 +169,126 @@ t.test("what is no trace is refused by the name of what is wrong", async (t) => 
   t.throws(() => readTrace("{"), TraceError);
 });
 
+t.test("packets of SCTP, with its chunks, are read and put into frames", async (t) => {
+  const event = packet({});
+  const init = read({ ...PACKET, proto: "sctp", flags: undefined, chunk: "INIT" }).events[0];
+  t.match(init, { kind: "packet", protocol: "sctp", flags: "", chunk: "INIT" });
+  const sent: Packet = { ...event, protocol: "sctp", flags: "", chunk: "INIT", source: "192.0.2.1" };
+  t.strictSame(outgoing(parse(build(frameOf(sent)))), {
+    side: "r",
+    source: "192.0.2.1",
+    destination: "10.0.0.100",
+    ttl: 64,
+    protocol: 132,
+    sourcePort: 1000,
+    destinationPort: 80,
+    chunk: "INIT",
+  });
+  t.throws(() => frameOf({ ...sent, chunk: "NONE" }), /NONE is no chunk/);
+});
+
+const SERVICE = { protocol: "tcp", address: "10.0.0.100", port: 80 } as const;
+const REAL_SERVER = { address: "10.1.0.11", port: 80, method: "dr", weight: 1, upperThreshold: 0, lowerThreshold: 0 };
+
 t.test("ipvsadm lines are read", async (t) => {
-  const service = { protocol: "tcp", address: "10.0.0.100", port: 80 };
+  const service = (changes: object): object => ({
+    key: SERVICE,
+    scheduler: "wlc",
+    flags: [],
+    onePacket: false,
+    ...changes,
+  });
   for (const [line, command] of [
-    ["-A -t 10.0.0.100:80", { kind: "add service", service, scheduler: "wlc", flags: [] }],
+    ["-A -t 10.0.0.100:80", { kind: "add service", service: service({}) }],
+    ["--add-service --tcp-service=10.0.0.100:80", { kind: "add service", service: service({}) }],
     [
       "-E -t 10.0.0.100:80 -s sh -b sh-port,sh-fallback",
-      { kind: "edit service", service, scheduler: "sh", flags: ["sh-port", "sh-fallback"] },
+      { kind: "edit service", service: service({ scheduler: "sh", flags: ["sh-port", "sh-fallback"] }) },
     ],
-    ["-D -u 10.0.0.100:80", { kind: "delete service", service: { ...service, protocol: "udp" } }],
     [
-      "-a -t 10.0.0.100:80 -r 10.1.0.11:8080 -m -w 3",
+      "-A -t 10.0.0.100:80 -s mh -b flag-1,flag-3",
+      { kind: "add service", service: service({ scheduler: "mh", flags: ["mh-fallback"] }) },
+    ],
+    ["-A -t 10.0.0.100:80 -s rr -b flag-1", { kind: "add service", service: service({ scheduler: "rr" }) }],
+    ["-A -t 10.0.0.100:80 -p", { kind: "add service", service: service({ persistence: { timeout: 360 } }) }],
+    [
+      "-A -t 10.0.0.100:80 -p 600 -M 255.255.255.240",
+      { kind: "add service", service: service({ persistence: { timeout: 600, netmask: "255.255.255.240" } }) },
+    ],
+    [
+      "-p600 -A -t 10.0.0.100:80 -M 24",
+      { kind: "add service", service: service({ persistence: { timeout: 600, netmask: "0.0.0.24" } }) },
+    ],
+    [
+      "-A -t 10.0.0.100 -p",
+      { kind: "add service", service: service({ key: { ...SERVICE, port: 0 }, persistence: { timeout: 360 } }) },
+    ],
+    [
+      "-A -u 10.0.0.100:80 -o",
+      { kind: "add service", service: service({ key: { ...SERVICE, protocol: "udp" }, onePacket: true }) },
+    ],
+    [
+      "-A --sctp-service 10.0.0.100:80",
+      { kind: "add service", service: service({ key: { ...SERVICE, protocol: "sctp" } }) },
+    ],
+    ["-A -f 4294967295", { kind: "add service", service: service({ key: { fwmark: 4294967295, family: "ipv4" } }) }],
+    ["-A -f 3 -6", { kind: "add service", service: service({ key: { fwmark: 3, family: "ipv6" } }) }],
+    ["-D -u 10.0.0.100:80", { kind: "delete service", service: { ...SERVICE, protocol: "udp" } }],
+    [
+      "-a -t 10.0.0.100:80 -r 10.1.0.11:8080 -m -w 3 -x 8 -y 2",
       {
         kind: "add server",
-        service,
-        realServer: {
-          address: "10.1.0.11",
-          port: 8080,
-          method: "nat",
-          weight: 3,
-          upperThreshold: 0,
-          lowerThreshold: 0,
-        },
+        service: SERVICE,
+        realServer: { ...REAL_SERVER, port: 8080, method: "nat", weight: 3, upperThreshold: 8, lowerThreshold: 2 },
       },
     ],
+    ["-e -t 10.0.0.100:80 -r 10.1.0.11:8080", { kind: "edit server", service: SERVICE, realServer: REAL_SERVER }],
     [
-      "-e -t 10.0.0.100:80 -r 10.1.0.11:8080",
-      {
-        kind: "edit server",
-        service,
-        realServer: { address: "10.1.0.11", port: 80, method: "dr", weight: 1, upperThreshold: 0, lowerThreshold: 0 },
-      },
+      "-a -t 10.0.0.100:80 -r 10.1.0.11 -i --tun-type ipip",
+      { kind: "add server", service: SERVICE, realServer: { ...REAL_SERVER, method: "tun" } },
     ],
     [
-      "-a -t 10.0.0.100:80 -r 10.1.0.11 -i",
+      "-a -f 1 -r 10.1.0.11 -m",
       {
         kind: "add server",
-        service,
-        realServer: { address: "10.1.0.11", port: 80, method: "tun", weight: 1, upperThreshold: 0, lowerThreshold: 0 },
+        service: { fwmark: 1, family: "ipv4" },
+        realServer: { ...REAL_SERVER, method: "nat", port: 0 },
       },
+    ],
+    [
+      "-a -f 1 -r 10.1.0.11:80 -g",
+      { kind: "add server", service: { fwmark: 1, family: "ipv4" }, realServer: REAL_SERVER },
     ],
     [
       "-d -t 10.0.0.100:80 -r 10.1.0.11:8080",
-      { kind: "delete server", service, realServer: { address: "10.1.0.11", port: 8080 } },
+      { kind: "delete server", service: SERVICE, realServer: { address: "10.1.0.11", port: 8080 } },
     ],
     ["-C", { kind: "clear" }],
+    ["-Z", { kind: "zero", service: undefined }],
+    ["-Z -t 10.0.0.100:80", { kind: "zero", service: SERVICE }],
     ["--set 2 0 3", { kind: "timeouts", tcp: 2, tcpFin: 0, udp: 3 }],
   ] as const) {
     t.strictSame(parseCommand(line), command, line);
   }
 });
 
-t.test("lines that the replayer cannot follow are refused", async (t) => {
+t.test("lines that ipvsadm refuses, or the replayer cannot follow, are refused", async (t) => {
   for (const line of [
     "",
     "-L -n",
     "-A",
+    "-A -D -t 10.0.0.100:80",
     "-A -t nowhere",
-    "-A -t 10.0.0.100:80 -p 600",
+    "-A -t 10.0.0.100:80 extra",
+    "-A -t 10.0.0.100:0",
+    "-A -t 10.0.0.100:80 -o",
+    "-A -t 10.0.0.100:80 -p many",
+    "-A -t 10.0.0.100:80 --pe sip -p",
+    "-A -t 10.0.0.100:80 -t 10.0.0.101:80",
+    "-A -f 0",
+    "-A -f 4294967296",
     "-a -t 10.0.0.100:80 -m",
+    "-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m -g",
     "-a -t 10.0.0.100:80 -r 10.1.0.11:80 -w many",
     "-a -t 10.0.0.100:80 -r",
     "--set 1 2",
@@ -208,32 +297,199 @@ t.test("lines that the replayer cannot follow are refused", async (t) => {
   }
 });
 
+function after(tables: Tables, ...lines: string[]): Tables {
+  return lines.reduce((changed, line) => afterCommand(changed, parseCommand(line)), tables);
+}
+
+t.test("the desired state is what the commands would make of the kernel's tables", async (t) => {
+  const tables = after(
+    EMPTY_TABLES,
+    "-A -t 10.0.0.100:80 -s sh -b sh-port -p 600 -M 255.255.255.0",
+    "-a -t 10.0.0.100:80 -r 10.1.0.11:8080 -m -x 8",
+    "-a -t 10.0.0.100:80 -r 10.1.0.12:8080 -m",
+    "-e -t 10.0.0.100:80 -r 10.1.0.11:8080 -m -w 0",
+    "-A -t 10.0.0.101:0 -s mh -p",
+    "-a -t 10.0.0.101:0 -r 10.1.0.13:99 -m",
+    "-A -f 1",
+    "-a -f 1 -r 10.1.0.14:80 -g",
+    "-a -f 1 -r 10.1.0.14:81 -m",
+    "--set 0 1 0",
+  );
+  t.strictSame(plainDesiredState(desiredState(tables, EMPTY_STATE)), {
+    settings: { icmp_rate: 1_000_000 },
+    timeouts: { tcp_fin_wait: "1s" },
+    services: [
+      {
+        ...SERVICE,
+        scheduler: "sh",
+        scheduler_flags: ["sh-port"],
+        persistence: { timeout: "600s", netmask: "255.255.255.0" },
+        real_servers: [
+          { address: "10.1.0.12", port: 8080, method: "nat", weight: 1 },
+          { address: "10.1.0.11", port: 8080, method: "nat", weight: 0 },
+        ],
+      },
+      {
+        ...SERVICE,
+        address: "10.0.0.101",
+        port: 0,
+        scheduler: "mh",
+        scheduler_flags: [],
+        table_size: 4093,
+        persistence: { timeout: "360s", netmask: "255.255.255.255" },
+        real_servers: [{ address: "10.1.0.13", port: 0, method: "nat", weight: 1 }],
+      },
+      {
+        fwmark: 1,
+        family: "ipv4",
+        scheduler: "wlc",
+        real_servers: [
+          { address: "10.1.0.14", port: 81, method: "nat", weight: 1 },
+          { address: "10.1.0.14", port: 0, method: "dr", weight: 1 },
+        ],
+      },
+    ],
+  });
+  t.strictSame(after(tables, "-C").services, []);
+  t.strictSame(after(tables, "-Z"), tables);
+});
+
+t.test("what the kernel refuses changes nothing", async (t) => {
+  const tables = after(EMPTY_TABLES, "-A -t 10.0.0.100:80", "-a -t 10.0.0.100:80 -r 10.1.0.11");
+  for (const line of [
+    "-A -t 10.0.0.100:80",
+    "-E -t 10.0.0.100:81",
+    "-D -t 10.0.0.100:81",
+    "-Z -t 10.0.0.100:81",
+    "-a -t 10.0.0.100:80 -r 10.1.0.11",
+    "-a -t 10.0.0.100:81 -r 10.1.0.11",
+    "-e -t 10.0.0.100:80 -r 10.1.0.12",
+    "-d -t 10.0.0.100:80 -r 10.1.0.12",
+  ]) {
+    t.throws(() => after(tables, line), { code: "COMMAND_REFUSED" }, line);
+  }
+});
+
+t.test("iptables' commands become mark rules", async (t) => {
+  const mark = "iptables-legacy -t mangle -A PREROUTING -i c0";
+  for (const [command, rules] of [
+    [`${mark} -d 203.0.113.0/24 -j MARK --set-mark 1`, [{ mark: 1, destination: "203.0.113.0/24" }]],
+    [
+      `${mark} -d 203.0.113.7/255.255.255.0 -p udp -m udp --dport 53 -j MARK --set-xmark 0x10/0xffffffff`,
+      [{ mark: 16, protocol: "udp", destination: "203.0.113.0/24", destination_ports: "53" }],
+    ],
+    [
+      `${mark} -s 198.18.0.1 -d 10.0.0.100/32 -j MARK --set-mark 2`,
+      [{ mark: 2, source: "198.18.0.1", destination: "10.0.0.100" }],
+    ],
+    [
+      `${mark} -p tcp -m multiport --dports 80,8000:8099 --sport 1024: -j MARK --set-mark 3`,
+      [
+        { mark: 3, family: "ipv4", protocol: "tcp", source_ports: "1024-65535", destination_ports: "80" },
+        { mark: 3, family: "ipv4", protocol: "tcp", source_ports: "1024-65535", destination_ports: "8000-8099" },
+      ],
+    ],
+    ["iptables -t mangle -A PREROUTING -d 0.0.0.0/0 -j MARK --set-mark 4", [{ mark: 4, family: "ipv4" }]],
+  ] as const) {
+    t.strictSame(parseFirewallCommand(command), { kind: "append", rules }, command);
+    const tables = afterFirewallChange(EMPTY_TABLES, parseFirewallCommand(command));
+    t.equal(desiredState(tables, EMPTY_STATE).marks.length, rules.length, "the model takes them");
+  }
+  for (const command of [
+    "true",
+    "ip route add local 203.0.113.0/24 dev lo",
+    "iptables -t filter -A PREROUTING -j MARK --set-mark 1",
+    "iptables -t mangle -A OUTPUT -j MARK --set-mark 1",
+    "iptables -t mangle -A PREROUTING -i r0 -j MARK --set-mark 1",
+    "iptables -t mangle -A PREROUTING -j ACCEPT",
+    "iptables -t mangle -A PREROUTING -j MARK --set-mark 0",
+    "iptables -t mangle -A PREROUTING -j MARK --set-mark 1/0xff",
+    "iptables -t mangle -A PREROUTING ! -d 10.0.0.100 -j MARK --set-mark 1",
+    "iptables -t mangle -A PREROUTING -d 10.0.0.100 ! -s 10.0.0.1 -j MARK --set-mark 1",
+    "iptables -t mangle -A PREROUTING -m statistic --mode random -j MARK --set-mark 1",
+    "iptables -t mangle -A PREROUTING -p gre -j MARK --set-mark 1",
+    "iptables -t mangle -L",
+  ]) {
+    t.throws(() => parseFirewallCommand(command), FirewallError, command);
+  }
+});
+
+t.test("of iptables' rules the last one that matches counts, of mark rules the first", async (t) => {
+  const change = (rules: readonly MarkRules[], what: string): readonly MarkRules[] =>
+    changeRules(rules, parseFirewallCommand(`iptables -t mangle ${what}`));
+  const rule = (n: number): string => `-d 10.0.0.${n} -j MARK --set-mark ${n}`;
+  const plain = (n: number): PlainMarkRule => ({ mark: n, destination: `10.0.0.${n}` });
+  let rules = change([], `-A PREROUTING ${rule(1)}`);
+  rules = change(rules, `-A PREROUTING ${rule(2)}`);
+  rules = change(rules, `-I PREROUTING ${rule(3)}`);
+  t.strictSame(markRules(rules), [plain(2), plain(1), plain(3)]);
+  rules = change(rules, `-D PREROUTING ${rule(1)}`);
+  t.strictSame(markRules(rules), [plain(2), plain(3)]);
+  t.strictSame(markRules(change(rules, "-D PREROUTING 1")), [plain(2)]);
+  t.strictSame(markRules(change(rules, "-F PREROUTING")), []);
+  t.strictSame(markRules(change(rules, "-F")), []);
+});
+
+t.test("a packet's service is found by its mark, by address and port, by address alone", async (t) => {
+  const marked = afterFirewallChange(
+    EMPTY_TABLES,
+    parseFirewallCommand("iptables -t mangle -A PREROUTING -d 10.0.0.96/28 -p tcp --dport 443 -j MARK --set-mark 7"),
+  );
+  const tables = after(marked, "-A -t 10.0.0.100:80", "-A -t 10.0.0.100:0 -p", "-A -f 7");
+  const found = (changes: Partial<PacketEvent>): object | undefined => serviceOf(tables, packet(changes))?.key;
+  t.match(found({}), { port: 80 });
+  t.match(found({ destinationPort: 81 }), { port: 0 });
+  t.match(found({ destinationPort: 443 }), { fwmark: 7 });
+  t.match(found({ destinationPort: 443, destination: "10.0.0.111" }), { fwmark: 7 });
+  t.equal(found({ destinationPort: 443, destination: "10.0.0.112" }), undefined);
+  t.equal(found({ protocol: "udp" }), undefined);
+});
+
 t.test("a trace waits for what Sluice does not have", async (t) => {
   const command = (args: string) => read({ op: "ipvsadm", args, rc: 0 });
-  t.strictSame(waitsFor(command("-A -t 10.0.0.100:80 -p 600 -o")), ["persistence", "one-packet scheduling"]);
-  t.strictSame(waitsFor(command("-A -f 1 -s rr")), ["firewall marks"]);
-  t.strictSame(waitsFor(command("-A -t 10.0.0.100:0 -s rr")), ["any-port services"]);
-  t.strictSame(waitsFor(command("-a -t 10.0.0.100:80 -r 10.1.0.11:80 -x 5 -y 2")), ["thresholds"]);
+  t.strictSame(waitsFor(command("-A -f 1 -s rr -p 600 -o")), []);
   t.strictSame(waitsFor(command("-A -t [2001:db8::1]:80")), ["IPv6"]);
-  t.strictSame(waitsFor(read({ ...PACKET, proto: "sctp" })), ["SCTP"]);
-  t.strictSame(waitsFor(read({ op: "sleep", s: 60 })), ["60 s of sleep"]);
-  t.strictSame(waitsFor(read({ op: "sysctl", key: "net.ipv4.vs.sloppy_tcp", value: 1 })), ["sloppy_tcp = 1"]);
-  t.strictSame(waitsFor(read({ op: "sysctl", key: "net.ipv4.vs.sloppy_tcp", value: 0 }, PACKET)), []);
+  t.strictSame(waitsFor(command("-A -f 1 -6")), ["IPv6"]);
+  t.strictSame(waitsFor(command("-a -t 10.0.0.100:80 -r 10.1.0.11 -i --tun-type ipip")), []);
+  t.strictSame(waitsFor(command("-a -t 10.0.0.100:80 -r 10.1.0.11 -i --tun-type gre")), ["tunnels beyond IPIP"]);
+  t.strictSame(waitsFor(command("-A -u 10.0.0.100:5060 --pe sip -p")), ["persistence engines"]);
+  t.strictSame(waitsFor(read({ ...PACKET, proto: "icmp" })), ["ICMP"]);
+  t.strictSame(waitsFor(read({ op: "pkt", side: "c", in_hex: "00", out: [] })), ["packets with all their headers"]);
+  t.strictSame(waitsFor(read({ ...PACKET, proto: "sctp" }, { op: "sleep", s: 60 })), []);
+  const sysctl = (name: string, value: number) => read({ op: "sysctl", key: `net.ipv4.vs.${name}`, value });
+  t.strictSame(waitsFor(sysctl("sloppy_tcp", 1)), []);
+  t.strictSame(waitsFor(sysctl("schedule_icmp", 0)), []);
+  t.strictSame(waitsFor(sysctl("schedule_icmp", 1)), ["schedule_icmp = 1"]);
+  t.strictSame(waitsFor(read({ op: "sysctl", key: "net.ipv4.ip_forward", value: 0 })), ["net.ipv4.ip_forward = 0"]);
+  t.match(waitsFor(read({ op: "sh", cmd: "reboot", rc: 0 })), [/"reboot" is none of iptables/]);
+  t.equal(settingName("net.ipv4.vs.conn_reuse_mode"), "conn_reuse_mode");
 });
 
 t.test("only documented differences are let pass", async (t) => {
-  const unreachable: Outgoing = { side: "c", protocol: 1, icmp: [3, 3] };
+  const tables = after(EMPTY_TABLES, "-A -u 10.0.0.100:53 -o", "-a -u 10.0.0.100:53 -r 10.1.0.11 -m");
   const reset: Outgoing = { side: "c", source: "10.0.0.100", sourcePort: 80, flags: "R" };
-  const dropped = (reason: string, out: Outgoing, services = 1) =>
-    explain({ packet: packet({ out: [out] }), verdict: "drop", reason, services });
-  t.equal(dropped("no_real_server", unreachable), NO_ICMP);
-  t.equal(dropped("no_real_server", { side: "r", protocol: 6 }), undefined);
-  t.equal(dropped("table_full", unreachable), undefined);
-  t.equal(dropped("real_server_removed", reset, 0), LAST_SERVICE);
-  t.equal(dropped("real_server_removed", reset, 1), undefined);
-  const arp: Outgoing = { side: "r", arp: "ff" };
-  const forwarded = { verdict: "forward", reason: undefined, services: 1 } as const;
-  t.equal(explain({ packet: packet({ out: [arp] }), ...forwarded }), STALE_ROUTE);
-  t.equal(explain({ packet: packet({}), ...forwarded }), undefined);
+  const dropped = (reason: string, { services } = EMPTY_TABLES) =>
+    explain(packet({ out: [reset] }), { verdict: "drop", reason }, services);
+  t.equal(dropped("real_server_removed"), LAST_SERVICE);
+  t.equal(dropped("real_server_removed", tables), undefined);
+  t.equal(dropped("no_real_server"), undefined);
+  const fromReal = { source: "10.1.0.11", sourcePort: 80, destination: "192.0.2.1", destinationPort: 1000 };
+  const untranslated = packet({ side: "r", ...fromReal, out: [{ side: "c", ...fromReal }] });
+  const answered: Fate = { verdict: "forward", out: { side: "c", ...fromReal, source: "10.0.0.100" } };
+  t.equal(explain(untranslated, answered, []), LAST_SERVICE);
+  t.equal(explain(untranslated, answered, tables.services), undefined);
+
+  const forwarded: Outgoing = { side: "r", source: "192.0.2.1" };
+  const forward = (event: PacketEvent, out = forwarded) => explain(event, { verdict: "forward", out }, tables.services);
+  t.equal(forward(packet({ out: [{ side: "r", arp: "ff" }] })), STALE_ROUTE);
+  t.equal(forward(packet({})), undefined);
+
+  const ends = { source: "10.1.0.11", sourcePort: 53, destination: "198.18.0.1", destinationPort: 1000 };
+  const reply = packet({ side: "r", protocol: "udp", ...ends, out: [{ side: "c", ...ends }] });
+  const translated: Outgoing = { side: "c", ...ends, source: "10.0.0.100" };
+  t.equal(forward(reply, translated), ONE_PACKET_REPLIES);
+  t.equal(forward({ ...reply, source: "10.1.0.12" }, translated), undefined, "not of that service");
+  t.equal(forward({ ...reply, protocol: "tcp" }, translated), undefined);
+
   for (const { name, reason } of DIFFERENCES) t.ok(reason.length > name.length, name);
 });
