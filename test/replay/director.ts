@@ -16,21 +16,21 @@ import {
   serviceName,
   type Timeouts,
 } from "../../src/model/index.js";
-import { build, parse } from "../packet/frame.js";
+import { build, type Frame, parse } from "../packet/frame.js";
 import { network, realAddress, realMac } from "../packet/network.js";
 import { frameOf, outgoing, type Packet, PROTOCOL_NUMBERS, REAL_SERVERS } from "./frames.js";
-import { desiredState, EMPTY_TABLES, type KernelService, ownKey, type Tables } from "./tables.js";
-import type { ListedConnection, Outgoing } from "./trace.js";
+import { desiredState, EMPTY_TABLES, type KernelService, ownKey, type Tables, vipOf } from "./tables.js";
+import type { ListedConnection, Outgoing, Side } from "./trace.js";
 
 const INSTANCE = `replay-${process.pid}`;
 const PINS = `/sys/fs/bpf/${INSTANCE}`;
 const LIMITS = { connections: 8192, services: 32, realServers: 256, ringSlots: 65_536 };
 
-export type Fate =
+type Unforwarded =
   /** The local stack gets it. */
-  | { readonly verdict: "pass" }
-  | { readonly verdict: "drop"; readonly reason: string | undefined }
-  | { readonly verdict: "forward"; readonly out: Outgoing };
+  { readonly verdict: "pass" } | { readonly verdict: "drop"; readonly reason: string | undefined };
+export type Fate = Unforwarded | { readonly verdict: "forward"; readonly out: Outgoing };
+export type FrameFate = Unforwarded | { readonly verdict: "forward"; readonly frame: Frame };
 
 const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined };
 
@@ -107,10 +107,15 @@ export class Director {
 
   /** Puts one packet in. */
   run(packet: Packet): Fate {
-    const frame = build(frameOf(packet));
+    const fate = this.runFrame(packet.side, build(frameOf(packet)));
+    return fate.verdict === "forward" ? { verdict: "forward", out: outgoing(fate.frame) } : fate;
+  }
+
+  /** The same byte for byte. */
+  runFrame(side: Side, frame: Uint8Array): FrameFate {
     const context = new DataView(new ArrayBuffer(24)); // struct xdp_md: data, data_end, data_meta, ingress_ifindex, ...
     context.setUint32(4, frame.length, true);
-    context.setUint32(12, network()[packet.side === "c" ? "c0" : "r0"], true);
+    context.setUint32(12, network()[side === "c" ? "c0" : "r0"], true);
     const drops = this.#drops();
     const { returnValue, data } = this.#program.testRun({
       data: frame,
@@ -122,7 +127,7 @@ export class Director {
         return { verdict: "pass" };
       case XDP_TX:
       case XDP_REDIRECT:
-        return { verdict: "forward", out: outgoing(parse(data)) };
+        return { verdict: "forward", frame: parse(data) };
       case XDP_DROP: {
         const after = this.#drops();
         const reason = Object.keys(after).find((name) => after[name]?.packets !== drops[name]?.packets);
@@ -192,9 +197,7 @@ export class Director {
   }
 
   #find(key: ServiceKey): { index: number; ring: { chunk: number; length: number } } {
-    // As struct service_key has it: a firewall mark is where others have the address.
-    const { fwmark = 0 } = key;
-    const vip = key.address ?? [24, 16, 8, 0].map((shift) => (fwmark >>> shift) & 255).join(".");
+    const vip = vipOf(key);
     const protocol = key.protocol === undefined ? 0 : PROTOCOL_NUMBERS[key.protocol];
     for (let index = 0; index < LIMITS.services; index++) {
       const found = this.#services.get(index);

@@ -1,9 +1,9 @@
 /** What `ipvsadm -L` and the kernel's list of connections would say of ours, and whether the trace's say the same. */
 import { isDeepStrictEqual } from "node:util";
-import { endpointName, type RealServerCounters } from "../../src/model/index.js";
+import { endpointName, type RealServer } from "../../src/model/index.js";
 import type { Director } from "./director.js";
-import { endpointOf, type KernelService } from "./tables.js";
-import type { ListedConnection, ListedRealServer, ListedService, PacketEvent } from "./trace.js";
+import { endpointOf, type KernelService, vipOf } from "./tables.js";
+import type { ListedConnection, ListedRealServer, ListedService, ListingEvent, PacketEvent } from "./trace.js";
 
 const METHOD_NAMES = { nat: "Masq", dr: "Route", tun: "Tunnel", fullnat: "Fullnat" } as const;
 
@@ -84,12 +84,15 @@ function asLine({ title, realServers }: ListedService): string {
 
 // ------------------------------------------------------------------------------------- what ipvsadm itself prints
 
-/** `ipvsadm -L -n` sorts its services and real servers, which is not compared; nor is how it orders a service's words. */
+/**
+ * `ipvsadm -L -n` sorts its services and real servers, which is not compared; nor is how it orders a service's words. The kernel
+ * counts templates, too, that lead no more connections.
+ */
 export async function judgeListing(
   director: Director,
-  lines: readonly string[],
-  isPersistent: boolean,
+  { lines, persistent, connections }: ListingEvent,
 ): Promise<string | undefined> {
+  const left = leftovers(connections);
   const ours = await Promise.all(
     director.tables.services.map(async (service) => {
       const counters = await director.counters(service);
@@ -98,10 +101,10 @@ export async function judgeListing(
         sortedWords(title),
         ...service.realServers.map((realServer, index) => {
           const { weight, method } = realServer;
-          const middle = isPersistent ? [weight] : [METHOD_NAMES[method], weight];
-          return [title.slice(0, 2), endpointName(realServer), ...middle, ...numbersOf(counters[index], isPersistent)]
-            .flat()
-            .join(" ");
+          const { active = 0, inactive = 0, persistentConnections = 0 } = counters[index] ?? {};
+          const templates = persistentConnections + left.filter(isTemplateOf(service, realServer)).length;
+          const numbers = persistent ? [weight, templates] : [METHOD_NAMES[method], weight];
+          return [...title.slice(0, 2), endpointName(realServer), ...numbers, active, inactive].join(" ");
         }),
       ];
     }),
@@ -109,9 +112,10 @@ export async function judgeListing(
   return differInLines("ipvsadm -L", ours.flat(), withService(lines));
 }
 
-function numbersOf(counters: RealServerCounters | undefined, isPersistent: boolean): number[] {
-  const { active = 0, inactive = 0, persistentConnections = 0 } = counters ?? {};
-  return isPersistent ? [persistentConnections, active, inactive] : [active, inactive];
+/** Its ports say nothing any more. */
+function isTemplateOf({ key }: KernelService, { address }: RealServer): (template: ListedConnection) => boolean {
+  return ({ protocol, virtual, real }) =>
+    protocol === (key.protocol ?? "ip") && virtual.startsWith(`${vipOf(key)} `) && real.startsWith(`${address} `);
 }
 
 /** ipvsadm's print_service_entry(). */

@@ -1,6 +1,7 @@
 /** A trace against a director: the first thing that is not as the kernel did it. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ModelError, type SettingName } from "../../src/model/index.js";
+import { type Frame, parse } from "../packet/frame.js";
 import { CommandError, parseCommand } from "./command.js";
 import { type Difference, explain, INVALID_TEMPLATE, TWOS, WRR_ROTATION } from "./differences.js";
 import { Director, type Fate } from "./director.js";
@@ -8,7 +9,7 @@ import { parseFirewallCommand } from "./firewall.js";
 import { type Packet, PROTOCOL_NUMBERS, sortedFlags } from "./frames.js";
 import { differ, judgeConnections, judgeCounts, judgeListing, judgeSnapshot, leftovers } from "./listing.js";
 import { afterCommand, afterFirewallChange, Refusal, type Tables } from "./tables.js";
-import type { Outgoing, PacketEvent, Trace, TraceEvent } from "./trace.js";
+import type { FrameEvent, Outgoing, PacketEvent, Trace, TraceEvent } from "./trace.js";
 import { alignTurns } from "./turns.js";
 import { settingName } from "./waiting.js";
 
@@ -56,9 +57,9 @@ async function step(director: Director, event: TraceEvent, differences: Set<Diff
     case "snapshot":
       return judgeSnapshot(director, event.services);
     case "listing":
-      return judgeListing(director, event.lines, event.persistent);
+      return judgeListing(director, event);
     case "frame":
-      throw new TypeError("a packet with all its headers is not replayed");
+      return judgeFrame(director, event);
     case "connections":
       if (leftovers(event.connections).length > 0) differences.add(INVALID_TEMPLATE);
       return judgeConnections(director, event.connections);
@@ -132,6 +133,28 @@ function compareFate(fate: Fate, event: PacketEvent): string | undefined {
     default:
       return fate satisfies never;
   }
+}
+
+/** Byte for byte, but for what the director makes up: the outer IP header's id. */
+function judgeFrame(director: Director, { side, bytes, out }: FrameEvent): string | undefined {
+  const fate = director.runFrame(side, Buffer.from(bytes, "hex"));
+  const kernels = out.map((frame) => withoutOuterId(parse(Buffer.from(frame.bytes, "hex"))));
+  switch (fate.verdict) {
+    case "forward":
+      return differ("out", [withoutOuterId(fate.frame)], kernels);
+    case "pass":
+      return differ("out", "left to the host", kernels);
+    case "drop":
+      return out.length === 0 ? undefined : differ("out", `dropped: ${fate.reason ?? "uncounted"}`, kernels);
+    default:
+      return fate satisfies never;
+  }
+}
+
+function withoutOuterId(frame: Frame): Frame {
+  return frame.map((layer, index) =>
+    layer.kind === "ipv4" && frame[index + 1]?.kind === "ipv4" ? { ...layer, id: 0 } : layer,
+  );
 }
 
 function withSortedFlags(out: Outgoing): Outgoing {

@@ -159,6 +159,11 @@ export function endpointOf(key: ServiceKey): string {
   return key.fwmark === undefined ? endpointName(key) : `${key.fwmark | 0}${key.family === "ipv6" ? " IPv6" : ""}`;
 }
 
+/** A service's address, in whose place a firewall mark is. */
+export function vipOf({ address, fwmark = 0 }: ServiceKey): string {
+  return address ?? [24, 16, 8, 0].map((shift) => (fwmark >>> shift) & 255).join(".");
+}
+
 /** Which service a client's packet is for (ip_vs_service_find()). */
 export function serviceOf(tables: Tables, packet: PacketEvent): KernelService | undefined {
   const { services } = tables;

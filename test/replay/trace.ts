@@ -27,6 +27,14 @@ export interface PacketEvent {
   readonly counts: readonly (readonly [number, number])[] | undefined;
 }
 
+/** A packet as a trace has it byte for byte, and what came out, in hex from the Ethernet header on. */
+export interface FrameEvent {
+  readonly kind: "frame";
+  readonly side: Side;
+  readonly bytes: string;
+  readonly out: readonly { readonly side: Side; readonly bytes: string }[];
+}
+
 /** A packet that came out. */
 export interface Outgoing {
   readonly side: Side;
@@ -79,12 +87,19 @@ export type TraceEvent =
   | { readonly kind: "sysctl"; readonly name: string; readonly value: number }
   | { readonly kind: "sleep"; readonly seconds: number }
   | PacketEvent
-  /** A packet that is told with all its headers. */
-  | { readonly kind: "frame" }
+  | FrameEvent
   | { readonly kind: "snapshot"; readonly services: readonly ListedService[] }
   | { readonly kind: "connections"; readonly connections: readonly ListedConnection[] }
-  /** What `ipvsadm -L -n` prints, a line each without what is above the first service, and with --persistent-conn. */
-  | { readonly kind: "listing"; readonly lines: readonly string[]; readonly persistent: boolean };
+  | ListingEvent;
+
+/** What `ipvsadm -L -n` prints, a line each without what is above the first service; `persistent`: with --persistent-conn. */
+export interface ListingEvent {
+  readonly kind: "listing";
+  readonly persistent: boolean;
+  readonly lines: readonly string[];
+  /** Listed at the same moment. */
+  readonly connections: readonly ListedConnection[];
+}
 
 export interface Trace {
   readonly name: string;
@@ -136,21 +151,25 @@ export function readTrace(text: string): Trace | StateTrace {
 function readFinal(input: unknown): TraceEvent[] {
   if (input === undefined) return [];
   const final = record(input, "final");
-  const listing = (command: string, persistent: boolean): TraceEvent[] =>
-    final[command] === undefined ? [] : [readListing(final[command], `final["${command}"]`, persistent)];
+  const connections = final["conns"] === undefined ? [] : readConnections(final["conns"], "final.conns");
+  const listing = (command: string, persistent: boolean): TraceEvent[] => {
+    const text = final[command];
+    const path = `final["${command}"]`;
+    return text === undefined ? [] : [{ kind: "listing", persistent, lines: readListing(text, path), connections }];
+  };
   return [
     ...listing("ipvsadm -L -n", false),
     ...listing("ipvsadm -L -n --persistent-conn", true),
-    ...(final["conns"] === undefined ? [] : [readConnections(final["conns"], "final.conns")]),
+    ...(final["conns"] === undefined ? [] : [{ kind: "connections" as const, connections }]),
   ];
 }
 
 /** Version, size of the connection table and columns are above the services. */
 const LISTING_HEAD = 3;
 
-function readListing(input: unknown, path: string, persistent: boolean): TraceEvent {
+function readListing(input: unknown, path: string): readonly string[] {
   const lines = string(input, path).trimEnd().split("\n").slice(LISTING_HEAD);
-  return { kind: "listing", persistent, lines: lines.map((line) => line.trim().replaceAll(/ +/g, " ")) };
+  return lines.map((line) => line.trim().replaceAll(/ +/g, " "));
 }
 
 function readEvent(input: unknown, path: string): TraceEvent {
@@ -173,7 +192,7 @@ function readEvent(input: unknown, path: string): TraceEvent {
     case "sleep":
       return { kind: "sleep", seconds: number(event["s"], `${path}.s`) };
     case "pkt":
-      return event["in_hex"] === undefined ? readPacket(event, path) : { kind: "frame" };
+      return event["in_hex"] === undefined ? readPacket(event, path) : readFrame(event, path);
     case "snapshot":
       return {
         kind: "snapshot",
@@ -182,7 +201,7 @@ function readEvent(input: unknown, path: string): TraceEvent {
         ),
       };
     case "conns":
-      return readConnections(event["conns"], `${path}.conns`);
+      return { kind: "connections", connections: readConnections(event["conns"], `${path}.conns`) };
     default:
       throw new TraceError(`${path}.op`, event["op"], "ipvsadm, sh, sysctl, sleep, pkt, snapshot or conns");
   }
@@ -210,6 +229,21 @@ function readPacket(event: Readonly<Record<string, unknown>>, path: string): Pac
   };
 }
 
+function readFrame(event: Readonly<Record<string, unknown>>, path: string): FrameEvent {
+  return {
+    kind: "frame",
+    side: side(event["side"], `${path}.side`),
+    bytes: hex(event["in_hex"], `${path}.in_hex`),
+    out: list(event["out"], `${path}.out`).map((input, index) => {
+      const out = record(input, `${path}.out[${index}]`);
+      return {
+        side: side(out["side"], `${path}.out[${index}].side`),
+        bytes: hex(out["hex"], `${path}.out[${index}].hex`),
+      };
+    }),
+  };
+}
+
 function readOutgoing(input: unknown, path: string): Outgoing {
   const out = record(input, path);
   const numbers = {
@@ -231,9 +265,8 @@ function readOutgoing(input: unknown, path: string): Outgoing {
   };
 }
 
-function readConnections(input: unknown, path: string): TraceEvent {
-  const connections = list(input, path).map((connection, index) => readConnection(connection, `${path}[${index}]`));
-  return { kind: "connections", connections };
+function readConnections(input: unknown, path: string): ListedConnection[] {
+  return list(input, path).map((connection, index) => readConnection(connection, `${path}[${index}]`));
 }
 
 function readConnection(input: unknown, path: string): ListedConnection {
@@ -304,6 +337,12 @@ function list(input: unknown, path: string): readonly unknown[] {
 function string(input: unknown, path: string): string {
   if (typeof input !== "string") throw new TraceError(path, input, "a text");
   return input;
+}
+
+function hex(input: unknown, path: string): string {
+  const text = string(input, path);
+  if (!/^([0-9a-f]{2})+$/.test(text)) throw new TraceError(path, input, "bytes in hex");
+  return text;
 }
 
 function number(input: unknown, path: string): number {

@@ -3,6 +3,7 @@
  * takes its line away here.
  */
 import { SETTING_NAMES, type SettingName } from "../../src/model/index.js";
+import { type Layer, parse } from "../packet/frame.js";
 import { parseFirewallCommand } from "./firewall.js";
 import type { Trace, TraceEvent } from "./trace.js";
 
@@ -40,16 +41,32 @@ const NEEDS: readonly Need[] = [
     by: (event) =>
       (event.kind === "packet" && event.source.includes(":")) ||
       (event.kind === "ipvsadm" && /\[|(^| )(-6|--ipv6)( |$)/.test(event.line)) ||
-      (event.kind === "shell" && event.command.startsWith("ip6tables")),
+      (event.kind === "shell" && event.command.startsWith("ip6tables")) ||
+      layersOf(event).some(({ kind }) => kind === "ipv6"),
   },
-  { what: "ICMP", by: (event) => event.kind === "packet" && event.protocol.startsWith("icmp") },
+  {
+    what: "ICMP",
+    by: (event) =>
+      (event.kind === "packet" && event.protocol.startsWith("icmp")) ||
+      layersOf(event).some(({ kind }) => kind === "icmp"),
+  },
+  {
+    what: "fragments",
+    by: (event) =>
+      layersOf(event).some((layer) => layer.kind === "ipv4" && (layer.moreFragments || layer.fragmentOffset)),
+  },
   {
     what: "tunnels beyond IPIP",
     by: (event) => event.kind === "ipvsadm" && / --tun-(?!type[ =]ipip)/.test(event.line),
   },
   { what: "persistence engines", by: (event) => event.kind === "ipvsadm" && / --pe[ =]/.test(event.line) },
-  { what: "packets with all their headers", by: (event) => event.kind === "frame" },
 ];
+
+/** Of the frames that an event has byte for byte. */
+function layersOf(event: TraceEvent): Layer[] {
+  if (event.kind !== "frame") return [];
+  return [event.bytes, ...event.out.map(({ bytes }) => bytes)].flatMap((bytes) => parse(Buffer.from(bytes, "hex")));
+}
 
 /** What the trace waits for, in words; nothing where it can be replayed. */
 export function waitsFor(trace: Trace): readonly string[] {

@@ -1,7 +1,8 @@
 /** The replayer's reading: traces and the ipvsadm lines in them. */
 import t from "tap";
 import { EMPTY_STATE, type PlainMarkRule, plainDesiredState } from "../../src/model/index.js";
-import { build, parse } from "../packet/frame.js";
+import { build, type Layer, parse } from "../packet/frame.js";
+import { realMac } from "../packet/network.js";
 import { CommandError, parseCommand } from "../replay/command.js";
 import { DIFFERENCES, explain, LAST_SERVICE, ONE_PACKET_REPLIES, STALE_ROUTE } from "../replay/differences.js";
 import type { Fate } from "../replay/director.js";
@@ -44,6 +45,7 @@ const PACKET = {
   picked: 1,
   ai: [[1, 0]],
 };
+const REAL_MAC = realMac(1);
 const CONNECTION = {
   proto: "TCP",
   c: "192.0.2.1 1000",
@@ -135,6 +137,7 @@ t.test("a trace's events are read", async (t) => {
         kind: "listing",
         persistent: false,
         lines: ["TCP 10.0.0.100:80 rr", "-> 10.1.0.11:8080 Masq 1 1 0"],
+        connections: [],
       },
       { kind: "connections", connections: [] },
     ],
@@ -162,6 +165,7 @@ t.test("what is no trace is refused by the name of what is wrong", async (t) => 
     [{ ...PACKET, side: "x" }, /events\[0\]\.side is "x"; it takes c or r/],
     [{ ...PACKET, ai: [[1, 2, 3]] }, /events\[0\]\.ai\[0\] .* it takes two numbers/],
     [{ op: "conns" }, /events\[0\]\.conns is missing; it takes a list/],
+    [{ op: "pkt", side: "c", in_hex: "0", out: [] }, /events\[0\]\.in_hex is "0"; it takes bytes in hex/],
     [7, /events\[0\] is 7; it takes an object/],
   ] as const) {
     t.throws(() => read(event), { name: "TraceError", code: "TRACE_MALFORMED", message: problem });
@@ -454,7 +458,15 @@ t.test("a trace waits for what Sluice does not have", async (t) => {
   t.strictSame(waitsFor(command("-a -t 10.0.0.100:80 -r 10.1.0.11 -i --tun-type gre")), ["tunnels beyond IPIP"]);
   t.strictSame(waitsFor(command("-A -u 10.0.0.100:5060 --pe sip -p")), ["persistence engines"]);
   t.strictSame(waitsFor(read({ ...PACKET, proto: "icmp" })), ["ICMP"]);
-  t.strictSame(waitsFor(read({ op: "pkt", side: "c", in_hex: "00", out: [] })), ["packets with all their headers"]);
+  const frame = (...layers: Layer[]) => {
+    const whole: Layer[] = [{ kind: "ethernet", destination: REAL_MAC, source: REAL_MAC }, ...layers];
+    return read({ op: "pkt", side: "c", in_hex: Buffer.from(build(whole)).toString("hex"), out: [] });
+  };
+  const ends = { source: "192.0.2.1", destination: "10.0.0.100" };
+  t.strictSame(waitsFor(frame({ kind: "ipv4", ...ends }, { kind: "udp", sourcePort: 1, destinationPort: 2 })), []);
+  t.strictSame(waitsFor(frame({ kind: "ipv4", ...ends }, { kind: "icmp", type: 8, code: 0 })), ["ICMP"]);
+  t.strictSame(waitsFor(frame({ kind: "ipv4", ...ends, moreFragments: true, protocol: 17 })), ["fragments"]);
+  t.strictSame(waitsFor(frame({ kind: "ipv6", source: "::1", destination: "::2", nextHeader: 6 })), ["IPv6"]);
   t.strictSame(waitsFor(read({ ...PACKET, proto: "sctp" }, { op: "sleep", s: 60 })), []);
   const sysctl = (name: string, value: number) => read({ op: "sysctl", key: `net.ipv4.vs.${name}`, value });
   t.strictSame(waitsFor(sysctl("sloppy_tcp", 1)), []);
