@@ -14,7 +14,6 @@ import {
   realServerName,
   type ServiceKey,
   serviceName,
-  type Timeouts,
 } from "../../src/model/index.js";
 import { build, type Frame, parse } from "../packet/frame.js";
 import { network, realAddress, realMac } from "../packet/network.js";
@@ -44,7 +43,7 @@ export function prepareNetwork(): void {
 }
 
 export class Director {
-  #dataPlane: DataPlane;
+  readonly #dataPlane: DataPlane;
   readonly #program: Program;
   readonly #sweeper: Program;
   readonly #buckets: number;
@@ -72,7 +71,7 @@ export class Director {
   /** A new data plane. Wants prepareNetwork(). */
   static async open(): Promise<Director> {
     const errors: unknown[] = [];
-    return new Director(await DataPlane.open(options(EMPTY_STATE.timeouts, errors)), errors);
+    return new Director(await DataPlane.open(options(errors)), errors);
   }
 
   /** Takes the data plane out of the kernel. */
@@ -92,17 +91,9 @@ export class Director {
   /** Does what makes the kernel's tables hold this. @throws ModelError where ours cannot */
   async apply(tables: Tables): Promise<void> {
     const desired = desiredState(tables, this.#desired);
-    const restarts = desired.timeouts !== this.#desired.timeouts;
     this.#tables = tables;
     this.#desired = desired;
-    if (restarts) await this.#restart();
     await this.#dataPlane.publish(desired);
-  }
-
-  /** Timeouts are read at a start, which keeps everything else. */
-  async #restart(): Promise<void> {
-    await this.#dataPlane.close();
-    this.#dataPlane = await DataPlane.open(options(this.#desired.timeouts, this.#errors));
   }
 
   /** Puts one packet in. */
@@ -138,15 +129,18 @@ export class Director {
     }
   }
 
-  /** Removes what is expired, without waiting for the data plane's own sweeper. Returns how many connections that were. */
-  sweep(): number {
+  /**
+   * Removes connections that are expired, or over since their real server was removed, without waiting for the data plane's own sweeper:
+   * the kernel has a timer for each.
+   */
+  sweep(): void {
     const { size, offsets } = layout.SweepRequest;
     const request = new DataView(new ArrayBuffer(size));
     request.setUint32(offsets.first, 0, true);
     request.setUint32(offsets.count, this.#buckets, true);
     request.setUint32(offsets.longest, 0xffff_ffff, true);
-    const { data } = this.#sweeper.testRun({ data: new Uint8Array(request.buffer), dataOutSize: size });
-    return new DataView(data.buffer, data.byteOffset).getUint32(offsets.removed, true);
+    request.setUint32(offsets.resets, 1, true);
+    this.#sweeper.testRun({ data: new Uint8Array(request.buffer), dataOutSize: size });
   }
 
   #drops(): ReturnType<DataPlane["drops"]> {
@@ -218,7 +212,7 @@ export class Director {
 const CHUNK_SLOTS = 16;
 const [XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT] = [1, 2, 3, 4];
 
-function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
+function options(errors: unknown[]): DataPlaneOptions {
   const interfaces = [
     { name: "c0", mode: "native" as const },
     { name: "r0", mode: "native" as const },
@@ -229,5 +223,5 @@ function options(timeouts: Timeouts, errors: unknown[]): DataPlaneOptions {
       errors.push(error);
     },
   };
-  return { instance: INSTANCE, interfaces, limits: LIMITS, timeouts, log };
+  return { instance: INSTANCE, interfaces, limits: LIMITS, log };
 }

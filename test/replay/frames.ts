@@ -104,7 +104,7 @@ function outgoingTransport(frame: Frame): Partial<Outgoing> {
     case "icmp":
       return { protocol: PROTOCOL_NUMBERS.icmp, icmp: [layer.type, layer.code] };
     case "tcp":
-      return { ...endsOf(layer), ...(layer.flags !== undefined && { flags: layer.flags }) };
+      return { ...endsOf(layer), flags: layer.flags ?? "" };
     case "udp":
       return endsOf(layer);
     case "sctp":
