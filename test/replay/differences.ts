@@ -26,8 +26,7 @@ export const TWOS: Difference = {
 export const LAST_SERVICE: Difference = {
   name: "a removed service's connections are dropped also when it was the last",
   reason:
-    "the kernel takes its hooks out with the last service: clients' packets reach the local stack, which resets their connections, and " +
-    "replies reach the clients from an address they do not know. What becomes of a connection should not depend on whether some other " +
+    "the kernel takes its hooks out with the last service: clients' packets reach the local stack, which refuses them, and replies reach the clients from an address they do not know. What becomes of a connection should not depend on whether some other " +
     "service is there; removed_connections says what it is.",
 };
 
@@ -62,15 +61,21 @@ export const DIFFERENCES: readonly Difference[] = [
   INVALID_TEMPLATE,
 ];
 
-/** The documented difference that explains why a packet did not come out as in the trace. */
-export function explain(packet: PacketEvent, fate: Fate, services: readonly KernelService[]): Difference | undefined {
+/** The documented difference that explains why a packet did not come out as in the trace; `earlier` are those that its trace has met. */
+export function explain(
+  packet: PacketEvent,
+  fate: Fate,
+  services: readonly KernelService[],
+  earlier: ReadonlySet<Difference>,
+): Difference | undefined {
   const [answer, ...more] = packet.out;
+  if (answer === undefined && earlier.has(STALE_ROUTE) && isGivenUp(packet, fate)) return STALE_ROUTE;
   if (answer === undefined || more.length > 0) return undefined;
   switch (fate.verdict) {
     case "pass":
       return undefined;
     case "drop":
-      return fate.reason === "real_server_removed" && services.length === 0 && isReset(packet, answer)
+      return fate.reason === "real_server_removed" && services.length === 0 && isRefusal(packet, answer)
         ? LAST_SERVICE
         : undefined;
     case "forward":
@@ -84,8 +89,15 @@ export function explain(packet: PacketEvent, fate: Fate, services: readonly Kern
   }
 }
 
-function isReset(packet: PacketEvent, { source, sourcePort, flags }: Outgoing): boolean {
-  return source === packet.destination && sourcePort === packet.destinationPort && flags?.includes("R") === true;
+/** While its questions are not answered the kernel drops what would go by them: dr's packets, which are still to the VIP. */
+function isGivenUp({ side, destination }: PacketEvent, fate: Fate): boolean {
+  return side === "c" && fate.verdict === "forward" && fate.out.destination === destination;
+}
+
+/** A reset, or ICMP port unreachable, from where the packet was sent to. */
+function isRefusal(packet: PacketEvent, { source, sourcePort, flags, icmp }: Outgoing): boolean {
+  const resets = sourcePort === packet.destinationPort && flags?.includes("R") === true;
+  return source === packet.destination && (resets || (icmp?.[0] === 3 && icmp[1] === 3));
 }
 
 /** Whether a packet of a real server went through the director as any other. */

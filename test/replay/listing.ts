@@ -148,8 +148,13 @@ function withService(lines: readonly string[]): string[] {
 
 // --------------------------------------------------------------------------------------------------- connections
 
-/** How many seconds a listed connection's time may differ: the two were not listed at the same moment after its last packet. */
-const TOLERANCE = 5;
+/**
+ * How far apart the times of a listed connection may be: what it takes the kernel and us to come to the list is not the same. Wide enough
+ * for that, and not for the time of another state.
+ */
+function isNear(ours: number, kernels: number): boolean {
+  return Math.abs(ours - kernels) <= 5 + Math.max(ours, kernels) * 0.15;
+}
 
 /** What is in our list alone: the translations by which replies of one-packet scheduling find their way. */
 const ONE_PACKET_STATE = "ONE_PACKET";
@@ -170,7 +175,7 @@ export function judgeConnections(director: Director, kernels: readonly ListedCon
   const times = new Map(compared.map((connection) => [connectionLine(connection), connection.seconds]));
   const late = ours.find((connection) => {
     const expected = times.get(connectionLine(connection)) ?? connection.seconds;
-    return Math.abs(connection.seconds - expected) > TOLERANCE;
+    return !isNear(connection.seconds, expected);
   });
   return late && differ(`seconds of ${connectionLine(late)}`, late.seconds, times.get(connectionLine(late)));
 }

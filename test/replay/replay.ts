@@ -116,7 +116,7 @@ function packetOf(event: PacketEvent): Packet {
 function judgeFate(fate: Fate, event: PacketEvent, tables: Tables, differences: Set<Difference>): string | undefined {
   const failure = compareFate(fate, event);
   if (failure === undefined) return undefined;
-  const difference = explain(event, fate, tables.services);
+  const difference = explain(event, fate, tables.services, differences);
   if (difference === undefined) return failure;
   differences.add(difference);
   return undefined;
@@ -125,7 +125,7 @@ function judgeFate(fate: Fate, event: PacketEvent, tables: Tables, differences: 
 function compareFate(fate: Fate, event: PacketEvent): string | undefined {
   switch (fate.verdict) {
     case "forward":
-      return differ("out", [fate.out], event.out.map(withSortedFlags));
+      return differ("out", [fate.out], withoutQuestions(event.out).map(withSortedFlags));
     case "pass":
       return event.out.every((out) => isOfHost(event, out)) ? undefined : differ("out", "left to the host", event.out);
     case "drop":
@@ -155,6 +155,11 @@ function withoutOuterId(frame: Frame): Frame {
   return frame.map((layer, index) =>
     layer.kind === "ipv4" && frame[index + 1]?.kind === "ipv4" ? { ...layer, id: 0 } : layer,
   );
+}
+
+/** Behind a packet there may be ARP for another one that went before. */
+function withoutQuestions(out: readonly Outgoing[]): readonly Outgoing[] {
+  return out.length > 1 ? out.filter(({ arp }) => arp === undefined) : out;
 }
 
 function withSortedFlags(out: Outgoing): Outgoing {

@@ -4,7 +4,14 @@ import { EMPTY_STATE, type PlainMarkRule, plainDesiredState } from "../../src/mo
 import { build, type Layer, parse } from "../packet/frame.js";
 import { realMac } from "../packet/network.js";
 import { CommandError, parseCommand } from "../replay/command.js";
-import { DIFFERENCES, explain, LAST_SERVICE, ONE_PACKET_REPLIES, STALE_ROUTE } from "../replay/differences.js";
+import {
+  DIFFERENCES,
+  type Difference,
+  explain,
+  LAST_SERVICE,
+  ONE_PACKET_REPLIES,
+  STALE_ROUTE,
+} from "../replay/differences.js";
 import type { Fate } from "../replay/director.js";
 import { changeRules, FirewallError, type MarkRules, markRules, parseFirewallCommand } from "../replay/firewall.js";
 import { frameOf, outgoing, type Packet } from "../replay/frames.js";
@@ -481,20 +488,30 @@ t.test("only documented differences are let pass", async (t) => {
   const tables = after(EMPTY_TABLES, "-A -u 10.0.0.100:53 -o", "-a -u 10.0.0.100:53 -r 10.1.0.11 -m");
   const reset: Outgoing = { side: "c", source: "10.0.0.100", sourcePort: 80, flags: "R" };
   const dropped = (reason: string, { services } = EMPTY_TABLES) =>
-    explain(packet({ out: [reset] }), { verdict: "drop", reason }, services);
+    explain(packet({ out: [reset] }), { verdict: "drop", reason }, services, new Set());
   t.equal(dropped("real_server_removed"), LAST_SERVICE);
   t.equal(dropped("real_server_removed", tables), undefined);
   t.equal(dropped("no_real_server"), undefined);
+  const refused: Outgoing = { side: "c", source: "10.0.0.100", icmp: [3, 3] };
+  const removed: Fate = { verdict: "drop", reason: "real_server_removed" };
+  t.equal(explain(packet({ protocol: "udp", out: [refused] }), removed, [], new Set()), LAST_SERVICE);
   const fromReal = { source: "10.1.0.11", sourcePort: 80, destination: "192.0.2.1", destinationPort: 1000 };
   const untranslated = packet({ side: "r", ...fromReal, out: [{ side: "c", ...fromReal }] });
   const answered: Fate = { verdict: "forward", out: { side: "c", ...fromReal, source: "10.0.0.100" } };
-  t.equal(explain(untranslated, answered, []), LAST_SERVICE);
-  t.equal(explain(untranslated, answered, tables.services), undefined);
+  t.equal(explain(untranslated, answered, [], new Set()), LAST_SERVICE);
+  t.equal(explain(untranslated, answered, tables.services, new Set()), undefined);
 
   const forwarded: Outgoing = { side: "r", source: "192.0.2.1" };
-  const forward = (event: PacketEvent, out = forwarded) => explain(event, { verdict: "forward", out }, tables.services);
+  const forward = (event: PacketEvent, out = forwarded) =>
+    explain(event, { verdict: "forward", out }, tables.services, met);
+  const met = new Set<Difference>();
   t.equal(forward(packet({ out: [{ side: "r", arp: "ff" }] })), STALE_ROUTE);
   t.equal(forward(packet({})), undefined);
+  const toVip: Outgoing = { side: "r", source: "192.0.2.1", destination: "10.0.0.100" };
+  t.equal(forward(packet({ out: [] }), toVip), undefined);
+  met.add(STALE_ROUTE);
+  t.equal(forward(packet({ out: [] }), toVip), STALE_ROUTE, "after it was asked in vain");
+  t.equal(forward(packet({ out: [] })), undefined);
 
   const ends = { source: "10.1.0.11", sourcePort: 53, destination: "198.18.0.1", destinationPort: 1000 };
   const reply = packet({ side: "r", protocol: "udp", ...ends, out: [{ side: "c", ...ends }] });
