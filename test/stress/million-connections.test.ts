@@ -6,7 +6,7 @@ import "../packet/own-namespace.js";
 import { setTimeout as sleep } from "node:timers/promises";
 import t from "tap";
 import { ENTRIES_PER_BUCKET } from "../../src/dataplane/sizes.js";
-import { Sweeper } from "../../src/dataplane/sweeper.js";
+import type { SweepRequest } from "../../src/dataplane/sluice.bpf.js";
 import { tcpFrame } from "../bench/frames.js";
 import { ipv4Bytes } from "../packet/addresses.js";
 import { Bed, type Method, type ServiceSetup, type Setup } from "../packet/bed.js";
@@ -25,7 +25,7 @@ const CAPACITY = 2 ** 19;
 const PROCESSORS = 2;
 /** Connections that a processor opens and closes together, and of these the ones that the other does as well. */
 const BATCH = 32_768;
-const SHARED = 2048;
+const SHARED = BATCH / 4;
 
 const METHODS = ["nat", "dr", "fullnat"] as const satisfies readonly Method[];
 /** One service a method, and one more with persistence by networks of clients. */
@@ -109,12 +109,12 @@ function setClient(flows: Flows, i: number, clients: number | "both", n: number)
   flows.destinationPort[i] = FIRST_PORT + (n % KINDS.length);
 }
 
+/** Each eighth of it begins with connections that both processors have at the same places, so that they meet there. */
 function batchOf(processor: number, batch: number): Flows {
   const flows = emptyFlows(BATCH);
-  const every = BATCH / SHARED;
   for (let i = 0; i < BATCH; i++) {
-    if (i % every === 0) setClient(flows, i, "both", batch * SHARED + i / every);
-    else setClient(flows, i, processor, batch * BATCH + i);
+    const isShared = i % (BATCH / 8) < SHARED / 8;
+    setClient(flows, i, isShared ? "both" : processor, batch * BATCH + i);
   }
   return flows;
 }
@@ -129,27 +129,12 @@ function keep(flows: Flows, wanted: (i: number) => boolean): Flows {
   };
 }
 
-const quiet = (): void => undefined;
-const log = {
-  debug: quiet,
-  info: quiet,
-  warn: quiet,
-  error: (fields: object, message: string) => t.fail(message, fields),
-};
-
 t.test(`${CONNECTIONS} connections by ${METHODS.join(", ")}`, async (t) => {
   const buckets = Math.ceil(CAPACITY / ENTRIES_PER_BUCKET);
   const bed = await Bed.open({ buckets });
   bed.configure(SETUP);
   const table = bed.object.map("connection_table");
   const watch = new Watch(bed.object.map("real_load"), ALL_REAL_SERVERS);
-  const sweep = bed.object.program("sweep");
-  const sweeper = new Sweeper(
-    (data) => sweep.testRunAsync({ data }),
-    buckets,
-    () => false,
-    log,
-  );
   const preludes: Prelude[] = [];
   t.teardown(() => {
     for (const prelude of preludes) prelude.close();
@@ -170,37 +155,46 @@ t.test(`${CONNECTIONS} connections by ${METHODS.join(", ")}`, async (t) => {
     await preludes[processor]?.run(packets);
   };
 
-  /** Opens a batch's connections and closes them. */
-  const churn = async (processor: number, batch: number): Promise<void> => {
-    const requests = batchOf(processor, batch);
-    let replies: Flows | undefined;
+  /** Opens a batch's connections and closes them, both processors going on to the next step together. */
+  const churn = async (batch: number): Promise<void> => {
+    const requests = preludes.map((_, processor) => batchOf(processor, batch));
+    let replies: Flows[] | undefined;
     for (const { from, flags, first, eighths } of SEQUENCE) {
-      if (from === "server") replies ??= await repliesTo(table, requests);
-      const packets = from === "client" ? requests : replies;
+      if (from === "server") replies ??= await Promise.all(requests.map(async (flows) => repliesTo(table, flows)));
+      const packets = from === "client" ? requests : (replies ?? []);
       const begin = (first * BATCH) / 8;
       const end = ((first + eighths) * BATCH) / 8;
-      if (packets !== undefined) {
-        await send(
-          processor,
-          flags,
-          keep(packets, (i) => i >= begin && i < end && packets.source[i] !== 0),
-        );
-      }
+      const some = packets.map((flows) => keep(flows, (i) => i >= begin && i < end && flows.source[i] !== 0));
+      await Promise.all(some.map(async (flows, processor) => send(processor, flags, flows)));
+    }
+  };
+
+  let isOver = false;
+  /** Over and over, which the daemon's sweeper does not, so that it meets the others. */
+  const sweepAllTheWhile = async (): Promise<void> => {
+    const codec = bed.object.btf.codec<SweepRequest>("sweep_request");
+    let first = 0;
+    while (!isOver) {
+      const request = { first, count: 512, removed: 0, orphans: 0, entries: 0, resets: 0, longest: 2e6 };
+      const { data } = await bed.object.program("sweep").testRunAsync({ data: codec.encode(request) });
+      first = (first + codec.decode(data).count) % buckets;
     }
   };
 
   await t.test("open and close", async (t) => {
     watch.start();
-    sweeper.start();
+    const sweeping = sweepAllTheWhile();
     const start = performance.now();
     const drops: Record<string, number> = {};
     let opened = 0;
     for (let batch = 0; opened < CONNECTIONS; batch++) {
-      await Promise.all(preludes.map(async (_, processor) => churn(processor, batch)));
+      await churn(batch);
       const counted = bed.counted();
       for (const { connections = 0 } of Object.values(counted.realServers)) opened += connections;
       for (const [reason, { packets }] of Object.entries(counted.drops)) drops[reason] = (drops[reason] ?? 0) + packets;
     }
+    isOver = true;
+    await sweeping;
     const seconds = (performance.now() - start) / 1000;
     const byProcessor = packetsByProcessor(bed);
     t.comment(`${opened} in ${seconds.toFixed(1)} s, packets by processor ${byProcessor.join(", ")}`);
@@ -217,7 +211,6 @@ t.test(`${CONNECTIONS} connections by ${METHODS.join(", ")}`, async (t) => {
   });
 
   await t.test("nothing is left when all have expired", async (t) => {
-    await sweeper.close();
     const start = performance.now();
     const seconds = (): number => (performance.now() - start) / 1000;
     while (bed.sweep().entries > 0 && seconds() < PATIENCE_SECONDS) await sleep(500);
