@@ -155,10 +155,6 @@ export class Publisher {
     }
   }
 
-  /**
-   * Stopping before the last step leaves elements behind that nothing refers to, as the end of the process would; the next start
-   * frees them. The last step is not stopped: it takes a tenth of a second for ten thousand services, and makes them change together.
-   */
   async #carryOut(plan: Plan): Promise<void> {
     try {
       await this.#write(plan);
@@ -167,6 +163,10 @@ export class Publisher {
     }
   }
 
+  /**
+   * Stopping before the last step leaves elements behind that nothing refers to, as the end of the process would; the next start
+   * frees them. The last step is not stopped: it takes a tenth of a second for ten thousand services, and makes them change together.
+   */
   async #write(plan: Plan): Promise<void> {
     await eachInSlices(
       plan.preparations,

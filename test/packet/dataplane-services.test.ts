@@ -253,6 +253,8 @@ t.test("connections of a removed real server are dropped, go on, or end", async 
     execFileSync("ip", ["neighbour", "replace", realAddress(1), "lladdr", realMac(3), "dev", "r0", "nud", "permanent"]);
     t.ok(await until(() => data().to === 3), "its next hop is watched as before");
     knowNeighbour(1, "r0");
+    await dataPlane.publish(state([]));
+    t.equal(data().verdict, "redirect", "also when the service itself goes");
     await dataPlane.publish(without("reset"));
     const reset = data();
     t.equal(reset.verdict, "transmit");
