@@ -9,6 +9,13 @@ import {
 import { BadRequest, ErrorInfo } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
 import {
+  type Connection,
+  type ConnectionFilter,
+  ConnectionServiceClient,
+  type CountConnectionsResponse,
+  type ListConnectionsResponse,
+} from "./gen/sluice/v1/connection_service.js";
+import {
   DirectorServiceClient,
   type ListRealServersResponse,
   type ListVirtualServiceStatisticsResponse,
@@ -19,6 +26,7 @@ import type { Settings } from "./gen/sluice/v1/settings.js";
 import type { DropStatistics, VirtualServiceStatistics } from "./gen/sluice/v1/statistics.js";
 import type { VirtualService } from "./gen/sluice/v1/virtual_service.js";
 
+export { STATE_MESSAGES, TEMPLATES_MESSAGES } from "./connection-messages.js";
 export {
   camel,
   durationMessage,
@@ -26,6 +34,12 @@ export {
   plainTimeoutsOf,
   timeoutsMessage,
 } from "./duration-messages.js";
+export {
+  type Connection,
+  type ConnectionFilter,
+  ConnectionState,
+  TemplateSelection,
+} from "./gen/sluice/v1/connection_service.js";
 export { ForwardingMethod, type RealServer } from "./gen/sluice/v1/real_server.js";
 export type { FullnatPool, MarkRule, PortRange, Settings } from "./gen/sluice/v1/settings.js";
 export type {
@@ -102,6 +116,7 @@ type Start<Response> = (metadata: Metadata, options: CallOptions, answer: Answer
 export class ApiClient {
   readonly #socket: string;
   readonly #stub: DirectorServiceClient;
+  readonly #connections: ConnectionServiceClient;
   readonly #timeoutMs: number;
 
   /** Connects with the first call. `socket`: absolute path. */
@@ -112,6 +127,9 @@ export class ApiClient {
       // A page of a list may be big where services are; the daemon is trusted with it.
       "grpc.max_receive_message_length": 64 * 1024 * 1024,
       "grpc.enable_retries": 0,
+    });
+    this.#connections = new ConnectionServiceClient("", credentials.createInsecure(), {
+      channelOverride: this.#stub.getChannel(),
     });
   }
 
@@ -193,7 +211,32 @@ export class ApiClient {
     return this.#call((...rest) => this.#stub.getDropStatistics({}, ...rest));
   }
 
+  /**
+   * The connections that a filter selects, at most `limit` of them (0: all), in batches as they come. The daemon reads them no faster than
+   * they are taken, and returning early ends the call. There is no deadline.
+   */
+  async *listConnections(filter: ConnectionFilter, limit = 0): AsyncGenerator<readonly Connection[], undefined> {
+    const call = this.#connections.listConnections({ filter, limit });
+    try {
+      for await (const { connections } of call as AsyncIterable<ListConnectionsResponse>) {
+        yield connections;
+      }
+    } catch (error) {
+      throw this.#errorOf(error as ServiceError);
+    } finally {
+      call.cancel();
+    }
+  }
+
+  async countConnections(filter: ConnectionFilter): Promise<bigint> {
+    const { connections } = await this.#call<CountConnectionsResponse>((...rest) =>
+      this.#connections.countConnections({ filter }, ...rest),
+    );
+    return connections;
+  }
+
   close(): void {
+    this.#connections.close();
     this.#stub.close();
   }
 

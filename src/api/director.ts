@@ -1,4 +1,5 @@
-import type { Change, DesiredState, Drops, ServiceCounters, VirtualService } from "../model/index.js";
+import type { ConnectionText } from "../dataplane/connection-text.js";
+import type { Change, ConnectionFilter, DesiredState, Drops, ServiceCounters, VirtualService } from "../model/index.js";
 
 /** What the API serves: the daemon, as far as the API is concerned. */
 export interface Director {
@@ -15,6 +16,8 @@ export interface Director {
   /** Of a service by serviceName, read from the data plane at the moment of the call; undefined where it has not counted for it. */
   serviceCounters(name: string): Promise<ServiceCounters | undefined>;
   drops(): Drops;
+  /** Those that a filter selects, read as they are asked for: see readConnections. */
+  connections(filter: ConnectionFilter): AsyncIterable<ConnectionText>;
 }
 
 export interface Decision<Result> {

@@ -132,7 +132,7 @@ export function realServerMessage(service: ServiceKey, realServer: RealServer): 
 }
 
 /** The model's word for an enum's value: undefined for the unspecified one, the value itself where there is no such word. */
-function word<Word extends string>(words: Readonly<Record<Word, string>>, message: string): string | undefined {
+export function word<Word extends string>(words: Readonly<Record<Word, string>>, message: string): string | undefined {
   if (message.endsWith("UNSPECIFIED")) {
     return undefined;
   }

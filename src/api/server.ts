@@ -2,6 +2,7 @@ import { lstat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
+import { CONNECTION_SERVICE, ConnectionService } from "./connection-service.js";
 import type { Director } from "./director.js";
 import { DirectorService } from "./director-service.js";
 import { DirectorServiceService } from "./gen/sluice/v1/director_service.js";
@@ -29,7 +30,7 @@ export class ApiServerError extends Error {
   }
 }
 
-/** The gRPC server: sluice.v1.DirectorService, grpc.health.v1.Health and reflection. Owns its socket until it is closed. */
+/** The gRPC server: sluice.v1.DirectorService and ConnectionService, grpc.health.v1.Health and reflection. Owns its socket until it is closed. */
 export class ApiServer {
   readonly socket: string;
   readonly #server: Server;
@@ -53,9 +54,11 @@ export class ApiServer {
       "grpc.max_concurrent_streams": MAX_CONCURRENT_STREAMS,
     });
     server.addService(DirectorServiceService, new DirectorService(director).handlers());
+    server.addService(CONNECTION_SERVICE, new ConnectionService(director).handlers());
     const health = new HealthImplementation({
       "": "SERVING",
       [DirectorServiceService.getVirtualService.path.split("/")[1] ?? ""]: "SERVING",
+      [CONNECTION_SERVICE.listConnections.path.split("/")[1] ?? ""]: "SERVING",
     });
     health.addToServer(server);
     reflection().addToServer(server);

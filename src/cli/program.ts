@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { registerRealServerCommand } from "../real-server/command.js";
 import { registerCheckCommand } from "./check-command.js";
+import { registerConnectionsCommand } from "./connections-command.js";
 import { registerDaemonCommands } from "./daemon-commands.js";
 import { registerMarkCommand } from "./mark-command.js";
 import { registerPoolCommand } from "./pool-command.js";
@@ -34,6 +35,7 @@ Examples:
   sluice settings set conn_reuse_mode=0
   sluice timeouts set tcp_established=2h
   sluice stats --output json
+  sluice connections --client 10.0.0.0/24 --state SYN_RECV
 
 Environment:
   SLUICE_INSTANCE            default of --instance
@@ -55,6 +57,7 @@ Exit status:
   registerPoolCommand(program);
   registerSettingsCommands(program);
   registerStatsCommand(program);
+  registerConnectionsCommand(program);
   registerRealServerCommand(program);
   return program;
 }

@@ -1,4 +1,12 @@
-import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters } from "../model/index.js";
+import type { ConnectionText } from "../dataplane/connection-text.js";
+import type {
+  ConnectionFilter,
+  DesiredState,
+  Drops,
+  InterfaceSettings,
+  Limits,
+  ServiceCounters,
+} from "../model/index.js";
 import type { Log } from "./log.js";
 
 /** What the daemon needs of the data plane; src/dataplane has it, and tests have another. */
@@ -9,6 +17,8 @@ export interface DataPlane {
   serviceCounters(name: string): Promise<ServiceCounters | undefined>;
   /** What was dropped. */
   drops(): Drops;
+  /** The connections that a filter selects. */
+  connections(filter: ConnectionFilter): AsyncIterable<ConnectionText>;
   /** Lets go of it. Everything stays pinned and goes on forwarding. */
   close(): Promise<void>;
 }

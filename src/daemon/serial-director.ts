@@ -1,7 +1,9 @@
 import type { Decision, Director } from "../api/director.js";
 import { StoppingError } from "../api/status.js";
+import type { ConnectionText } from "../dataplane/connection-text.js";
 import {
   type Change,
+  type ConnectionFilter,
   type DesiredState,
   type DirectorSettings,
   type Drops,
@@ -44,6 +46,10 @@ export class SerialDirector implements Director {
 
   drops(): Drops {
     return this.#dataPlane.drops();
+  }
+
+  connections(filter: ConnectionFilter): AsyncIterable<ConnectionText> {
+    return this.#dataPlane.connections(filter);
   }
 
   change<Result>(decide: () => Decision<Result>): Promise<Result> {

@@ -1,6 +1,15 @@
 import { BpfError, type BpfMap, RingBuffer } from "libbpf-ts";
-import type { DesiredState, Drops, InterfaceSettings, Limits, ServiceCounters } from "../model/index.js";
+import type {
+  ConnectionFilter,
+  DesiredState,
+  Drops,
+  InterfaceSettings,
+  Limits,
+  ServiceCounters,
+} from "../model/index.js";
 import { ADDRESS_BYTES } from "./address.js";
+import type { ConnectionText } from "./connection-text.js";
+import { readConnections } from "./connections.js";
 import { type CounterMaps, readDrops, readServiceCounters } from "./counters.js";
 import { DataPlaneError } from "./error.js";
 import { warnWithoutForwarding } from "./forwarding.js";
@@ -50,6 +59,7 @@ const READ_ATTEMPTS = 3;
  */
 export class DataPlane {
   readonly #loaded: Loaded;
+  readonly #pins: Pins;
   readonly #tables: MappedTables;
   readonly #neighbours: DatagramNeighbours;
   readonly #nextHops: NextHops;
@@ -59,9 +69,10 @@ export class DataPlane {
   readonly #counters: CounterMaps;
   readonly #closing = new AbortController();
 
-  private constructor(loaded: Loaded, { signal, log }: DataPlaneOptions) {
+  private constructor(loaded: Loaded, pins: Pins, { signal, log }: DataPlaneOptions) {
     const { object, tables, inventory, interfaces, identity } = loaded;
     this.#loaded = loaded;
+    this.#pins = pins;
     this.#tables = tables;
 
     const egress = object.map<number, number>("egress");
@@ -125,7 +136,7 @@ export class DataPlane {
     const pins = Pins.of(instance, bpffs);
     const loaded = await load(pins, options);
     try {
-      const dataPlane = new DataPlane(loaded, options);
+      const dataPlane = new DataPlane(loaded, pins, options);
       const names = loaded.interfaces.map(({ name }) => name);
       log.info({ interfaces: names, pins: pins.root }, loaded.adopted ? "data plane adopted" : "data plane loaded");
       return dataPlane;
@@ -182,6 +193,12 @@ export class DataPlane {
   drops(): Drops {
     this.#requireOpen();
     return readDrops(this.#counters.drops);
+  }
+
+  /** The connections that a filter selects, read as they are asked for; see readConnections. */
+  connections(filter: ConnectionFilter): AsyncIterable<ConnectionText> {
+    this.#requireOpen();
+    return readConnections(this.#pins.connections, filter);
   }
 
   /** Entries of the connection table in use, some seconds ago. A nat or fullnat connection has two. */

@@ -1,5 +1,6 @@
 /** Virtual services and real servers as plain immutable data, with their validation. Imports nothing else of Sluice. */
 export * from "./address.js";
+export * from "./connection.js";
 export * from "./desired-state.js";
 export * from "./duration.js";
 export * from "./endpoint.js";

@@ -13,6 +13,7 @@ export const VIOLATION_CODES = [
   "DUPLICATE_SERVICE", // same protocol, address and port, or same mark, twice
   "DURATION_MALFORMED",
   "DURATION_OUT_OF_RANGE",
+  "ENDPOINT_MALFORMED", // no address, with a port or without
   "FAMILY_MISMATCH", // IPv4 and IPv6 in one mark rule
   "FAMILY_NOT_APPLICABLE", // only a firewall mark needs to be told its family
   "FULLNAT_WITHOUT_LOCAL_ADDRESSES", // a fullnat real server, but neither fullnat.local_addresses nor a pool
@@ -21,6 +22,7 @@ export const VIOLATION_CODES = [
   "IMMUTABLE_FIELD", // part of a name: delete and create instead
   "INTERFACE_NAME_MALFORMED",
   "LIMIT_OUT_OF_RANGE",
+  "LISTING_LIMIT_NEGATIVE",
   "LOWER_THRESHOLD_TOO_HIGH", // above the upper threshold, or without one
   "MISSING_FIELD",
   "NAME_MALFORMED", // a service's or real server's name, not its fields
@@ -35,6 +37,7 @@ export const VIOLATION_CODES = [
   "PORT_MAPPING_IMPOSSIBLE", // dr, tun and a service of every port leave the packet's port as it is
   "PORT_OUT_OF_RANGE",
   "PORT_RANGE_MALFORMED",
+  "PROTOCOL_CONTRADICTED", // a filter with a protocol and a service of another
   "RESTART_REQUIRED", // a setting that is fixed while the daemon runs
   "SCHEDULER_FLAG_NOT_APPLICABLE", // mh and sh have flags, each its own
   "SETTING_OUT_OF_RANGE",
@@ -54,6 +57,8 @@ export const VIOLATION_CODES = [
   "UNKNOWN_REMOVED_CONNECTIONS",
   "UNKNOWN_SCHEDULER",
   "UNKNOWN_SCHEDULER_FLAG",
+  "UNKNOWN_STATE",
+  "UNKNOWN_TEMPLATE_SELECTION",
   "UNSUPPORTED_ADDRESS_FAMILY", // IPv6, which is not forwarded yet
   "WEIGHT_OUT_OF_RANGE",
   "WRONG_TYPE",

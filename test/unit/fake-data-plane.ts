@@ -1,5 +1,8 @@
 import type { DataPlane } from "../../src/daemon/data-plane.js";
+import type { ConnectionText } from "../../src/dataplane/connection-text.js";
+import { readConnections } from "../../src/dataplane/connections.js";
 import {
+  type ConnectionFilter,
   type DesiredState,
   type Drops,
   EMPTY_STATE,
@@ -15,6 +18,8 @@ export class FakeDataPlane implements DataPlane {
   /** Services whose counters were read. */
   readonly readings: string[] = [];
   closed = false;
+  /** What it reads connections from: a file with text as the kernel's iterator makes it. */
+  connectionsFile = "/dev/null";
   /** Thrown by the next publish. */
   failure: Error | undefined;
   /** Publications that have begun and not ended; more than one at a time is a fault of the caller. */
@@ -56,6 +61,10 @@ export class FakeDataPlane implements DataPlane {
 
   drops(): Drops {
     return { no_real_server: { packets: 7n, bytes: 420n }, table_full: { packets: 0n, bytes: 0n } };
+  }
+
+  connections(filter: ConnectionFilter): AsyncIterable<ConnectionText> {
+    return readConnections(this.connectionsFile, filter);
   }
 
   close(): Promise<void> {
