@@ -2,17 +2,17 @@
  * The control plane at its size: the daemon with 10,000 virtual services of 10 real servers each, in the bench's own network
  * namespace. How long until it serves, and how long one change takes, seen where it counts: in the maps that the data plane reads.
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { BpfMap, type MappedArray } from "libbpf-ts";
-import { ApiClient, ForwardingMethod } from "../../src/api/client.js";
+import { type ApiClient, ForwardingMethod } from "../../src/api/client.js";
 import { layout, Protocol, type ServiceKey } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes } from "../packet/addresses.js";
 import { randomIntegers } from "../prelude/flows.js";
+import { connected, Daemon } from "./daemon.js";
 import { quantile } from "./statistics.js";
 
 const SERVICES = 10_000;
@@ -20,7 +20,6 @@ const REAL_SERVERS = 10;
 /** The smallest of mh's list: with the default of 4093 ten thousand services need rings of 164 MB. */
 const TABLE_SIZE = 251;
 const CHANGES = 100;
-const START_TIMEOUT_MS = 120_000;
 const CHANGE_TIMEOUT_MS = 10_000;
 const FAMILY_IPV4 = 2;
 
@@ -131,58 +130,9 @@ class Rings {
   }
 }
 
-class Daemon {
-  readonly #process: ChildProcess;
-  readonly #log: string;
-
-  private constructor(process: ChildProcess, log: string) {
-    this.#process = process;
-    this.#log = log;
-  }
-
-  static start(main: string, config: string, instance: string, log: string): Daemon {
-    const output = openSync(log, "a");
-    const child = spawn(process.execPath, [main, "run", "--config", config, "--instance", instance], {
-      stdio: ["ignore", output, output],
-    });
-    closeSync(output);
-    return new Daemon(child, log);
-  }
-
-  /** Throws with what it logged if it has ended. */
-  requireRunning(): void {
-    if (this.#process.exitCode !== null) {
-      const tail = readFileSync(this.#log, "utf8").slice(-2000);
-      throw new Error(`sluice run ended with ${this.#process.exitCode}:\n${tail}`);
-    }
-  }
-
-  /** Mebibytes, by the kernel's count. */
-  memory(): { resident: number; peak: number } {
-    const status = readFileSync(`/proc/${this.#process.pid ?? 0}/status`, "utf8");
-    const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1]) / 1024;
-    return { resident: field("VmRSS"), peak: field("VmHWM") };
-  }
-
-  /** Milliseconds that all its threads have run so far (proc(5): utime and stime, in hundredths of a second). */
-  cpuMs(): number {
-    const stat = readFileSync(`/proc/${this.#process.pid ?? 0}/stat`, "utf8");
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return 10 * (Number(fields[11]) + Number(fields[12]));
-  }
-
-  async stop(): Promise<void> {
-    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
-    const ended = once(this.#process, "exit");
-    this.#process.kill("SIGTERM");
-    await ended;
-  }
-}
-
 /** Resolves with a client when the API answers for the last service, and the data plane has a ring for it. */
 async function serving(daemon: Daemon, socket: string, pins: string): Promise<ApiClient> {
-  const deadline = Date.now() + START_TIMEOUT_MS;
-  const client = await connect(daemon, socket, deadline);
+  const client = await connected(daemon, socket, (one) => one.getVirtualService(serviceName(SERVICES - 1)));
   const rings = new Rings(pins);
   try {
     const index = rings.indexOf(SERVICES - 1);
@@ -193,21 +143,6 @@ async function serving(daemon: Daemon, socket: string, pins: string): Promise<Ap
     rings.close();
   }
   return client;
-}
-
-async function connect(daemon: Daemon, socket: string, deadline: number): Promise<ApiClient> {
-  while (true) {
-    const client = new ApiClient(socket); // a new one each time: gRPC waits a second before it tries again
-    try {
-      await client.getVirtualService(serviceName(SERVICES - 1));
-      return client;
-    } catch (error) {
-      client.close();
-      daemon.requireRunning();
-      if (Date.now() > deadline) throw error;
-      await sleep(20);
-    }
-  }
 }
 
 /** Milliseconds of each change until it is seen in the data plane, and until the API answers. */

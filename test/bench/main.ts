@@ -5,8 +5,9 @@ import { cpus, loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
 import { Bench, bucketsFor, type RowResult, type Settings, TABLE_ENTRIES } from "./bench.js";
 import { measureControlPlane } from "./control-plane.js";
+import { measureListing } from "./listing.js";
 import { profile } from "./profile.js";
-import { markdown, printControlPlane, printHeading, printRow, printSweep } from "./report.js";
+import { markdown, printControlPlane, printHeading, printListing, printRow, printSweep } from "./report.js";
 import { type Row, rows } from "./rows.js";
 import { measureSweep } from "./sweep.js";
 
@@ -57,6 +58,7 @@ function roundsOf(text: string): number {
 /** The rows that run the sweeper and the daemon; their figures are others than those of packets. */
 const SWEEP = "sweep";
 const CONTROL_PLANE = "control-plane";
+const LISTING = "listing";
 
 function isWanted(name: string, slow: boolean): boolean {
   if (wanted.length === 0) return !(options.quick && slow);
@@ -89,7 +91,8 @@ async function measure(): Promise<void> {
   const chosen = rows.filter(({ name, slow }) => isWanted(name, slow));
   const withControlPlane = isWanted(CONTROL_PLANE, true);
   const withSweep = isWanted(SWEEP, true);
-  if (chosen.length === 0 && !withSweep && !withControlPlane) {
+  const withListing = isWanted(LISTING, true);
+  if (chosen.length === 0 && !withSweep && !withControlPlane && !withListing) {
     refuse(`no row is named ${wanted.join(" ")}; --list prints the names`);
   }
   const results = chosen.length === 0 ? [] : await measurePackets(chosen, settings);
@@ -97,10 +100,20 @@ async function measure(): Promise<void> {
   if (sweep !== undefined) printSweep(sweep);
   const controlPlane = withControlPlane ? await measureControlPlane() : undefined;
   if (controlPlane !== undefined) printControlPlane(controlPlane);
+  const listing = withListing ? await measureListing() : undefined;
+  if (listing !== undefined) printListing(listing);
   console.log(`\nload average after it: ${(loadavg()[0] ?? 0).toFixed(2)}`);
   if (options.markdown !== undefined) writeFileSync(options.markdown, markdown(results));
   if (options.json !== undefined) {
-    const all = { machine: before, ...settings, tableEntries: TABLE_ENTRIES, rows: results, sweep, controlPlane };
+    const all = {
+      machine: before,
+      ...settings,
+      tableEntries: TABLE_ENTRIES,
+      rows: results,
+      sweep,
+      controlPlane,
+      listing,
+    };
     writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
   }
 }
@@ -136,6 +149,7 @@ async function profileRow(name: string): Promise<void> {
 }
 
 if (options.help) console.log(USAGE);
-else if (options.list) for (const name of [...rows.map((row) => row.name), SWEEP, CONTROL_PLANE]) console.log(name);
+else if (options.list)
+  for (const name of [...rows.map((row) => row.name), SWEEP, CONTROL_PLANE, LISTING]) console.log(name);
 else if (options.profile !== undefined) await profileRow(options.profile);
 else await measure();

@@ -1,6 +1,7 @@
 /** Results as a table for people. */
 import type { Measured, RowResult } from "./bench.js";
 import type { ControlPlaneResult } from "./control-plane.js";
+import type { ListingResult } from "./listing.js";
 import type { Summary } from "./statistics.js";
 import type { Pass, SweepResult } from "./sweep.js";
 
@@ -88,5 +89,25 @@ export function printSweep(results: readonly SweepResult[]): void {
     console.log(`\nsweep: ${table}`);
     for (const [index, pass] of live.entries()) console.log(`  live, pass ${index + 1}`.padEnd(23), text(pass));
     console.log("  all expired".padEnd(23), text(expired));
+  }
+}
+
+const LISTINGS = {
+  cat: "cat",
+  api: "ListConnections, taken apart",
+  filtered: "the same, a tenth selected by the real server",
+  count: "CountConnections",
+  cli: "sluice connections > /dev/null",
+  cliCount: "sluice connections --count",
+} as const;
+
+export function printListing(results: readonly ListingResult[]): void {
+  for (const { method, connections, seconds, daemonCpuMs } of results) {
+    console.log(`\nlisting ${connections.toLocaleString("en")} connections by ${method}: seconds, round by round`);
+    for (const [name, title] of Object.entries(LISTINGS)) {
+      const rounds = seconds[name as keyof typeof LISTINGS].map((one) => one.toFixed(2)).join("  ");
+      console.log(`  ${title.padEnd(46)} ${rounds}`);
+    }
+    console.log(`  ${"the daemon computes for ListConnections".padEnd(46)} ${(daemonCpuMs / 1000).toFixed(2)}`);
   }
 }

@@ -237,7 +237,7 @@ t.test("a filter or limit that is not understood is refused with every violation
     violations: [...violations, { code: "LISTING_LIMIT_NEGATIVE", field: "limit" }],
   });
   t.match(await refusal(client.countConnections(filter(bad))), { status: status.INVALID_ARGUMENT, violations });
-  const unknown = { state: "CONNECTION_STATE_OPEN" as ConnectionState };
+  const unknown = { state: ConnectionState.UNRECOGNIZED };
   t.match(await refusal(list(unknown)), { violations: [{ code: "UNKNOWN_STATE", field: "filter.state" }] });
 
   dataPlane.connectionsFile = join(folder, "none");

@@ -57,7 +57,7 @@ function connection(lines: ConnectionText): Connection {
   };
 }
 
-function filter(plain: object): ConnectionFilter {
+function filter(plain: unknown): ConnectionFilter {
   const violations = new Violations();
   const read = readConnectionFilter(plain, undefined, violations);
   if (read === undefined) throw new ModelError(violations.list);
@@ -187,7 +187,7 @@ t.test("a filter selects what has all that it names", async (t) => {
 });
 
 t.test("a filter that is not understood is refused with every violation in it", async (t) => {
-  const rows: [object | string, string[]][] = [
+  const rows: [unknown, string[]][] = [
     ["tcp", ["WRONG_TYPE "]],
     [{ protcol: "tcp" }, ["UNKNOWN_FIELD protcol"]],
     [{ protocol: "icmp", state: "OPEN" }, ["UNKNOWN_PROTOCOL protocol", "UNKNOWN_STATE state"]],
@@ -213,7 +213,7 @@ t.test("a filter that is not understood is refused with every violation in it", 
     [{ templates: "all" }, ["UNKNOWN_TEMPLATE_SELECTION templates"]],
   ];
   for (const [plain, expected] of rows) {
-    const found = violationsOf(() => filter(plain as object)).map(({ code, field }) => `${code} ${field}`);
+    const found = violationsOf(() => filter(plain)).map(({ code, field }) => `${code} ${field}`);
     t.same(found, expected, JSON.stringify(plain));
   }
   const violations = new Violations();
@@ -328,7 +328,7 @@ t.test("a listing longer than the buffers comes whole", async (t) => {
 });
 
 t.test("reading ends when nobody wants more, and reads one piece ahead at most", async (t) => {
-  const listing = new Pieces(Buffer.from(TITLES + TEXT.split("\n")[1]?.concat("\n").repeat(5000)), [32_768]);
+  const listing = new Pieces(Buffer.from(TEXT.repeat(500)), [32_768]);
   for await (const lines of readConnections("connections", filter({}), async () => listing)) {
     t.ok(lines.next());
     t.equal(listing.reads, 2);
