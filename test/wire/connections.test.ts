@@ -13,9 +13,18 @@ import {
 } from "../../src/api/client.js";
 import type { Namespace } from "../network/namespace.js";
 import { eventually } from "../network/program.js";
-import { CLIENT, DIRECTOR_BACK } from "../network/topology.js";
-import { Download, echoSpread, httpSpread, lines } from "../network/traffic.js";
-import { configuration, ECHO_PORT, HTTP_PORT, MAPPED_HTTP_PORT, setUp, standardServices, VIP } from "./setup.js";
+import { CLIENT, DIRECTOR_BACK, type Topology } from "../network/topology.js";
+import { Download, echoSpread, httpGet, httpSpread, lines } from "../network/traffic.js";
+import {
+  configuration,
+  ECHO_PORT,
+  HTTP_PORT,
+  MAPPED_HTTP_PORT,
+  MIXED_VIP,
+  setUp,
+  standardServices,
+  VIP,
+} from "./setup.js";
 
 /** Their connections stay; dr's VIP has others that come and go. */
 const LASTING = ["nat", "tun", "fullnat"] as const;
@@ -50,10 +59,26 @@ async function sockets(host: Namespace, near: string): Promise<{ own: string; pe
   });
 }
 
+/** The mark of what goes to MIXED_VIP:8080; as four bytes 0.0.1.2. */
+const MARK = 258;
+
+/** YAML that goes behind the last service's: one that keeps clients by their network, and one of a mark that keeps them by address. */
+function persistentServices({ reals }: Topology): string {
+  const realServers = reals.map(({ address }) => ({ address, port: MAPPED_HTTP_PORT, method: "nat" }));
+  const common = { scheduler: "rr", real_servers: realServers };
+  const byNetwork = { timeout: "360s", netmask: "255.255.255.0" };
+  const services = [
+    { protocol: "tcp", address: MIXED_VIP, port: HTTP_PORT, persistence: byNetwork, ...common },
+    { fwmark: MARK, persistence: { timeout: "600s" }, ...common },
+  ];
+  const marks = [{ mark: MARK, protocol: "tcp", destination: MIXED_VIP, destination_ports: MAPPED_HTTP_PORT }];
+  return `${services.map((service) => `  - ${JSON.stringify(service)}\n`).join("")}marks: ${JSON.stringify(marks)}\n`;
+}
+
 test("connections are listed while traffic goes on", async (t) => {
   const { topology, director } = await setUp(t);
   const { client: host, reals } = topology;
-  await director.startWith(configuration(standardServices(topology)));
+  await director.startWith(configuration(standardServices(topology)) + persistentServices(topology));
   const api = new ApiClient(`/run/sluice/${director.instance}.sock`);
   t.teardown(() => api.close());
 
@@ -156,10 +181,35 @@ test("connections are listed while traffic goes on", async (t) => {
   );
   t.equal(new Set(busy).size, busy.length, "and none is listed twice");
   t.same(await clientsOf({ client: "10.0.0.4/30" }), [], "and none is of the next network");
-  t.same(await clientsOf({ templates: TemplateSelection.ONLY }), [], "no service is persistent");
+  t.same(await clientsOf({ templates: TemplateSelection.ONLY }), [], "no persistent service has a client");
   const datagrams = await list({ protocol: Protocol.UDP });
   t.ok(datagrams.length > 0);
   t.ok(datagrams.every(({ state, virtual }) => state === ConnectionState.UDP && virtual === `${VIP.dr}:${ECHO_PORT}`));
+
+  // Persistence: each service leads its client by a template.
+  for (const port of [HTTP_PORT, MAPPED_HTTP_PORT]) await httpGet(host, `http://${MIXED_VIP}:${port}`);
+  const byNetwork = {
+    protocol: Protocol.TCP,
+    client: "10.0.0.0:0",
+    virtual: `${MIXED_VIP}:${HTTP_PORT}`,
+    local: "",
+    method: ForwardingMethod.NAT,
+    template: true,
+  };
+  const byMark = { ...byNetwork, protocol: Protocol.UNSPECIFIED, client: `${CLIENT}:0`, virtual: "0.0.1.2:0" };
+  const templates = await list({ templates: TemplateSelection.ONLY });
+  t.match(
+    templates.sort((a, b) => b.virtual.localeCompare(a.virtual)),
+    [byNetwork, byMark],
+  );
+  t.equal(templates.length, 2);
+  t.match(await list({ virtual: `fwmark:${MARK}` }), [byMark]);
+  for (const port of [HTTP_PORT, MAPPED_HTTP_PORT]) {
+    const led = await list({ virtual: `tcp:${MIXED_VIP}:${port}`, templates: TemplateSelection.EXCLUDE });
+    t.equal(led.length, 1);
+    const template = templates[port === HTTP_PORT ? 0 : 1];
+    t.match(led, [{ real: template?.real ?? "", template: false }], "the connection is where its template leads");
+  }
 
   // The command line prints what the file in the BPF file system has.
   const sameButForTime = (text: string): string[] =>
