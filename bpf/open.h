@@ -240,7 +240,10 @@ GLOBAL int unserved(struct xdp_md *ctx)
 
 	const struct real_server *real = bpf_map_lookup_elem(&real_servers, &index);
 
-	return real ? answer_unreachable(ctx, *ipv4_of(&real->director), DROP_REPLY_WITHOUT_CONNECTION) : XDP_PASS;
+	/* This host may have asked for it itself, as health checks do. */
+	if (!real || *ipv4_of(&opening->route.flow.destination) == *ipv4_of(&real->director))
+		return XDP_PASS;
+	return answer_unreachable(ctx, *ipv4_of(&real->director), DROP_REPLY_WITHOUT_CONNECTION);
 }
 
 /* Picks the real server and puts the connection into the table. Returns OPENED or a drop_reason. */

@@ -259,6 +259,11 @@ const toRealServer: Row[] = [
     ].map((frame) => passes(frame, "r0")),
   },
   {
+    name: "1: what the director itself asked for passes untouched",
+    setup: behind(true),
+    steps: [passes(answerSegment(1, "SA", { rport: 8080, to: INTERFACES.r0.address }), "r0")],
+  },
+  {
     name: "1: a reset passes untouched",
     setup: behind(true),
     steps: ["R", "RA", "SR"].map((flags) => passes(answerSegment(1, flags, { rport: 8080 }), "r0")),
