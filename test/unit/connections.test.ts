@@ -362,7 +362,7 @@ t.test("what cannot be read is told", async (t) => {
   await t.rejects(listed(noLines, filter({})), { code: "PINS_DAMAGED" });
   t.ok(noLines.closed);
   const failing: Listing = {
-    read: (() => Promise.reject(Object.assign(new Error("EIO"), { code: "EIO" }))) as unknown as Listing["read"],
+    read: () => Promise.reject(Object.assign(new Error("EIO"), { code: "EIO" })),
     close: () => Promise.resolve(),
   };
   await t.rejects(listed(failing, filter({})), { code: "EIO" });

@@ -104,15 +104,15 @@ test("connections are listed while traffic goes on", async (t) => {
   ]);
   const before = downloads.map(({ received }) => received);
 
-  let going = true;
+  const stop = new AbortController();
   const passing = (async () => {
-    while (going) {
+    while (!stop.signal.aborted) {
       await httpSpread(host, `http://${VIP.dr}`, 20);
       await echoSpread(host, `${VIP.dr}:${ECHO_PORT}`, 5);
     }
   })();
   t.teardown(async () => {
-    going = false;
+    stop.abort();
     await passing;
   });
   await eventually("other connections come and go", async () =>
