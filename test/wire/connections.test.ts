@@ -229,6 +229,6 @@ test("connections are listed while traffic goes on", async (t) => {
     downloads.every(({ received }, i) => received > (before[i] ?? 0)),
     "the downloads went on",
   );
-  going = false;
+  stop.abort();
   await passing;
 });
