@@ -48,7 +48,7 @@ export const INVALID_TEMPLATE: Difference = {
   name: "a template that may lead no more connections is not listed",
   reason:
     "the kernel gives it port 65535, by which nothing finds it, and lists and counts it until its time is over. Here the client's next " +
-    "connection takes it to another real server.",
+    "connection takes it to another real server, and while there is none it waits for its own.",
 };
 
 /** All of them, for who wants to list them. */

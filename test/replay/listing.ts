@@ -92,7 +92,9 @@ export async function judgeListing(
   director: Director,
   { lines, persistent, connections }: ListingEvent,
 ): Promise<string | undefined> {
-  const left = leftovers(connections);
+  const known = director.connections();
+  const isOursToo = (leftover: ListedConnection): boolean => known.some(isKept(leftover));
+  const left = leftovers(connections).filter((leftover) => !isOursToo(leftover));
   const ours = await Promise.all(
     director.tables.services.map(async (service) => {
       const counters = await director.counters(service);
@@ -153,7 +155,7 @@ function withService(lines: readonly string[]): string[] {
  * for that, and not for the time of another state.
  */
 function isNear(ours: number, kernels: number): boolean {
-  return Math.abs(ours - kernels) <= 5 + Math.max(ours, kernels) * 0.15;
+  return Math.abs(ours - kernels) <= 5 + Math.max(ours, kernels) / 4;
 }
 
 /** What is in our list alone: the translations by which replies of one-packet scheduling find their way. */
@@ -166,9 +168,24 @@ export function leftovers(connections: readonly ListedConnection[]): readonly Li
   return connections.filter(({ virtual, client }) => virtual.endsWith(INVALID_PORT) && client.endsWith(" 0"));
 }
 
+/** Whether `ours` is the template that the kernel has made a leftover of: while there is no other real server, ours stays one. */
+function isKept(leftover: ListedConnection): (ours: ListedConnection) => boolean {
+  const address = (endpoint: string): string | undefined => endpoint.split(" ")[0];
+  return ({ protocol, client, virtual, real }) =>
+    protocol === leftover.protocol &&
+    client === leftover.client &&
+    address(virtual) === address(leftover.virtual) &&
+    address(real) === address(leftover.real);
+}
+
 export function judgeConnections(director: Director, kernels: readonly ListedConnection[]): string | undefined {
-  const ours = director.connections().filter(({ state }) => state !== ONE_PACKET_STATE);
   const left = leftovers(kernels);
+  const isInBoth = (connection: ListedConnection): boolean =>
+    kernels.some((other) => connectionLine(other) === connectionLine(connection));
+  const ours = director
+    .connections()
+    .filter(({ state }) => state !== ONE_PACKET_STATE)
+    .filter((connection) => isInBoth(connection) || !left.some((leftover) => isKept(leftover)(connection)));
   const compared = kernels.filter((connection) => !left.includes(connection));
   const failure = differInLines("connections", ours.map(connectionLine), compared.map(connectionLine));
   if (failure !== undefined) return failure;
