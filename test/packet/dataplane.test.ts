@@ -381,12 +381,15 @@ t.test("publishes take their turns", async (t) => {
 t.test("a real server that returns has its connections back", async (t) => {
   const dataPlane = await DataPlane.open(options());
   try {
+    // A connection of its own: where the machine is slow, what earlier tests opened is over by now.
+    await dataPlane.publish(state(server(1)));
+    t.ok(forwards(40100));
     await dataPlane.publish(state(server(1), server(2)));
     const before = new Map(await realServers(dataPlane));
     await dataPlane.publish(state(server(2)));
     using map = BpfMap.open<Maps["real_servers"]["key"], Maps["real_servers"]["value"]>(`${ROOT}/maps/real_servers`);
     t.equal(map.get(0)?.state, RealServerState.REAL_REMOVED);
-    t.notOk(forwards(40000), "its connections are dropped");
+    t.notOk(forwards(40100), "its connections are dropped");
     t.equal(dataPlane.drops()["real_server_removed"]?.packets, 1n);
     t.strictSame(
       (await realServers(dataPlane)).map(([name]) => name),
@@ -394,9 +397,9 @@ t.test("a real server that returns has its connections back", async (t) => {
     );
     await dataPlane.publish(state(server(2), server(1)));
     t.equal(map.get(0)?.state, RealServerState.REAL_ACTIVE);
-    t.ok(forwards(40000));
+    t.ok(forwards(40100));
     const after = new Map(await realServers(dataPlane)).get("10.1.0.11:8080");
-    t.equal(after?.active, before.get("10.1.0.11:8080")?.active);
+    t.equal(after?.connections, before.get("10.1.0.11:8080")?.connections, "it was not opened anew");
   } finally {
     await dataPlane.close();
   }
