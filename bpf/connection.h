@@ -14,7 +14,8 @@
  *   given to another connection meanwhile has another id. `expires` alone is moved ahead without the lock; on a slot
  *   that was just given away, that lengthens a stranger's life once, no more.
  * - The counts in real_load change under the lock, with the entry that they count. So at any moment they equal what the
- *   table holds, and nothing is below zero, whoever ends a connection: an expiry, an eviction, a new SYN.
+ *   table holds, and nothing is below zero, whoever ends a connection: an expiry, an eviction, a new SYN. The sweep
+ *   alone takes connections off a moment later.
  * - Twins are inserted reverse first. Each names the other by slot and shares its id, so removing one never takes a
  *   stranger.
  * - A persistence template counts the connections that name it, and stays while there are any; so they may name it by

@@ -383,6 +383,16 @@ export interface SweepRequest {
   longest: number;
 }
 
+export interface Swept {
+  slots: number;
+  reals: number[];
+  templates: number[];
+  twins: number[];
+  homes: number[];
+  ids: number[];
+  states: Uint8Array;
+}
+
 export interface Timeouts {
   ticks: number[];
 }
@@ -428,6 +438,7 @@ export interface Maps {
   service_index: { key: ServiceKey; value: number };
   services: { key: number; value: Service };
   settings: { key: number; value: Settings };
+  swept_here: { key: number; value: Swept };
   timeouts: { key: number; value: Timeouts };
   vips: { key: VipKey; value: Vip };
   ways: { key: Uint8Array; value: number };
@@ -491,6 +502,7 @@ export const layout = {
   ServiceKey: { size: 20, offsets: { vip: 0, port: 16, protocol: 18, family: 19 } },
   Settings: { size: 64, offsets: { mark_rules: 0, icmp_rate: 8, conn_reuse_mode: 12, expire_nodest_conn: 13, expire_quiescent_template: 14, nat_icmp_send: 15, sloppy_tcp: 16, sloppy_sctp: 17 } },
   SweepRequest: { size: 32, offsets: { first: 0, count: 4, removed: 8, orphans: 12, entries: 16, resets: 20, longest: 24 } },
+  Swept: { size: 308, offsets: { slots: 0, reals: 4, templates: 68, twins: 132, homes: 196, ids: 260, states: 292 } },
   Timeouts: { size: 116, offsets: { ticks: 0 } },
   Traffic: { size: 40, offsets: { connections: 0, in_packets: 8, in_bytes: 16, out_packets: 24, out_bytes: 32 } },
   Vip: { size: 4, offsets: { services: 0 } },
