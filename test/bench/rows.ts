@@ -369,6 +369,7 @@ function ringFor(scheduler: SchedulerName, servers: number): readonly number[] |
 /** The control plane's choice for 4096 real servers (src/model/service.ts, TABLE_SIZES). */
 const MH_SLOTS = 131_071;
 const MOST_SERVERS = 4096;
+const MAX_WEIGHT = 65_535;
 const PICK_ENTRIES = 2 ** 16;
 
 /** Every packet opens a connection of a service with so many real servers. */
@@ -393,6 +394,7 @@ function picking(scheduler: SchedulerName, servers: number): Row {
             realServers: Array.from({ length: servers }, (_, n) => ({
               address: `10.1.${1 + (n >> 8)}.${n & 255}`,
               method: "dr" as const,
+              weight: MAX_WEIGHT, // or ovf would soon have none that takes another connection
               hop: { mac: realMac(1), interface: "c0" as const },
             })),
           },
