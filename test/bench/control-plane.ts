@@ -2,7 +2,7 @@
  * The control plane at its size: the daemon with 10,000 virtual services of 10 real servers each, in the bench's own network
  * namespace. How long until it serves, and how long one change takes, seen where it counts: in the maps that the data plane reads.
  */
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -12,7 +12,7 @@ import { type ApiClient, ForwardingMethod } from "../../src/api/client.js";
 import { layout, Protocol, type ServiceKey } from "../../src/dataplane/sluice.bpf.js";
 import { ipv4Bytes } from "../packet/addresses.js";
 import { randomIntegers } from "../prelude/flows.js";
-import { connected, Daemon } from "./daemon.js";
+import { addInterface, connected, Daemon, deleteInterface } from "./daemon.js";
 import { quantile } from "./statistics.js";
 
 const SERVICES = 10_000;
@@ -71,19 +71,6 @@ function yaml(): string {
     }
   }
   return `${lines.join("\n")}\n`;
-}
-
-function makeNetwork(): void {
-  writeFileSync("/proc/sys/net/ipv4/ip_forward", "1\n");
-  const commands = [
-    "link add bench0 type veth peer name bench1",
-    "link set bench0 up",
-    "link set bench1 up",
-    "address add 10.255.0.1/24 dev bench0",
-    "route add 10.64.0.0/12 via 10.255.0.2",
-    "neighbour add 10.255.0.2 lladdr 02:00:00:00:00:02 dev bench0 nud permanent",
-  ];
-  execFileSync("ip", ["-batch", "-"], { input: commands.map((command) => `${command}\n`).join("") });
 }
 
 /** The ring of one service as the data plane sees it. */
@@ -204,7 +191,10 @@ export async function measureControlPlane(): Promise<ControlPlaneResult> {
     return { daemon, client, ms: performance.now() - begin };
   };
   try {
-    makeNetwork();
+    addInterface([
+      "route add 10.64.0.0/12 via 10.255.0.2",
+      "neighbour add 10.255.0.2 lladdr 02:00:00:00:00:02 dev bench0 nud permanent",
+    ]);
     writeFileSync(config, yaml());
     const { daemon, client, ms: startMs } = await start();
     const startCpuMs = daemon.cpuMs();
@@ -231,6 +221,7 @@ export async function measureControlPlane(): Promise<ControlPlaneResult> {
   } finally {
     for (const daemon of daemons) await daemon.stop();
     spawnSync(process.execPath, [main, "unload", "--instance", instance]);
+    deleteInterface();
     rmSync(folder, { recursive: true });
     // The daemon's own, which it leaves for the next of the same name: there is none.
     rmSync(`/run/sluice/${instance}.lock`, { force: true });

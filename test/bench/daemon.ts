@@ -1,7 +1,7 @@
 /** `sluice run` as a process of its own, for what is measured from outside of it. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient } from "../../src/api/client.js";
 
@@ -74,4 +74,21 @@ export async function connected(
       await sleep(20);
     }
   }
+}
+
+/** The interface of the daemon's director, in this namespace; `more` are further commands of ip. */
+export function addInterface(more: readonly string[]): void {
+  writeFileSync("/proc/sys/net/ipv4/ip_forward", "1\n");
+  const commands = [
+    "link add bench0 type veth peer name bench1",
+    "link set bench0 up",
+    "link set bench1 up",
+    "address add 10.255.0.1/24 dev bench0",
+    ...more,
+  ];
+  execFileSync("ip", ["-batch", "-"], { input: commands.map((command) => `${command}\n`).join("") });
+}
+
+export function deleteInterface(): void {
+  execFileSync("ip", ["link", "delete", "bench0"]);
 }

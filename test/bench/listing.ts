@@ -2,7 +2,7 @@
  * How long a million connections take to be listed: by `cat`, by the API and on the command line, from the daemon that has them. They
  * are real entries of its table, opened by its own program; no traffic runs meanwhile.
  */
-import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,7 +18,7 @@ import {
 } from "../../src/api/client.js";
 import { clientFlows } from "../prelude/flows.js";
 import { Prelude } from "../prelude/prelude.js";
-import { connected, Daemon } from "./daemon.js";
+import { addInterface, connected, Daemon, deleteInterface } from "./daemon.js";
 import { tcpFrame } from "./frames.js";
 
 const CONNECTIONS = 1_000_000;
@@ -57,20 +57,6 @@ function yaml(method: Method): string {
     "    ]}",
     "",
   ].join("\n");
-}
-
-function makeNetwork(): void {
-  writeFileSync("/proc/sys/net/ipv4/ip_forward", "1\n");
-  const commands = [
-    "link add bench0 type veth peer name bench1",
-    "link set bench0 up",
-    "link set bench1 up",
-    "address add 10.255.0.1/24 dev bench0",
-    ...REAL_SERVERS.map(
-      (address, i) => `neighbour add ${address} lladdr 02:00:00:00:01:${10 + i} dev bench0 nud permanent`,
-    ),
-  ];
-  execFileSync("ip", ["-batch", "-"], { input: commands.map((command) => `${command}\n`).join("") });
 }
 
 /** Opens the connections as their clients would; by dr, which sees no replies, they are ESTABLISHED then. */
@@ -168,12 +154,16 @@ export async function measureListing(): Promise<ListingResult[]> {
   const main = path.resolve(import.meta.dirname, "../../src/cli/main.js");
   const folder = mkdtempSync(path.join(tmpdir(), "sluice-bench-"));
   try {
-    makeNetwork();
+    addInterface(
+      REAL_SERVERS.map(
+        (address, i) => `neighbour add ${address} lladdr 02:00:00:00:01:${10 + i} dev bench0 nud permanent`,
+      ),
+    );
     const results: ListingResult[] = [];
     for (const method of METHODS) results.push(await measure(method, main, folder));
     return results;
   } finally {
-    execFileSync("ip", ["link", "delete", "bench0"]);
+    deleteInterface();
     rmSync(folder, { recursive: true });
   }
 }
